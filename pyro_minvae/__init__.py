@@ -1,0 +1,31 @@
+"""Noise-agnostic audio-visual speech enhancement with deep generative models in Pyro.
+
+Importing the package is light: torch, Pyro and the video library load on first use of a name below.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Enhancer", "InputError", "__version__", "load_recipe"]
+
+if TYPE_CHECKING:
+    from pyro_minvae.config import load_recipe
+    from pyro_minvae.enhancer import Enhancer
+    from pyro_minvae.errors import InputError
+
+_HOMES = {
+    "Enhancer": "pyro_minvae.enhancer",
+    "InputError": "pyro_minvae.errors",
+    "load_recipe": "pyro_minvae.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pyro_minvae' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
