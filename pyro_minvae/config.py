@@ -44,10 +44,16 @@ class LipCrops(Section):
 
 
 class LipFeatures(Section):
-    """Lip vectors: `components` principal components, stacked over `context` video frames on either side."""
+    """Lip vectors: `components` principal components, taken at `context` instants `spacing_s` apart on either side."""
 
     components: int = Field(64, ge=1)
     context: int = Field(4, ge=0)
+    spacing_s: float = Field(0.04, gt=0)
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of the stacked vector."""
+        return self.components * (2 * self.context + 1)
 
 
 class StandardPrior(Section):

@@ -1,0 +1,114 @@
+"""Lip crops to vectors on the STFT clock: principal components, context in time, alignment by timestamp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pyro_minvae.config import LipCrops, LipFeatures
+from pyro_minvae.types import Lips, Visual
+
+# A frame of sound has lips if a video frame with a face lies this near (s): the frame time of 10 fps video.
+REACH_S = 0.1
+
+
+class LipProjection(nn.Module):
+    """u_t = diag(scale)^-1 B (c_t - mean): principal components of standardised crops.
+
+    `mean` [P], `basis` [P, M] and `scale` [M] are fitted once on training crops and travel with the weights
+    (P = size^2 pixels, M components).
+    """
+
+    mean: Tensor
+    basis: Tensor
+    scale: Tensor
+
+    def __init__(self, crops: LipCrops, lips: LipFeatures) -> None:
+        super().__init__()
+        pixels = crops.size**2
+        self.size = crops.size
+        self.lips = lips
+        self.register_buffer("mean", torch.zeros(pixels))
+        self.register_buffer("basis", torch.zeros(pixels, lips.components))
+        self.register_buffer("scale", torch.ones(lips.components))
+
+    def fit(self, crops: Tensor) -> None:
+        """Fit the components on crops [T, size, size] of many speakers or clips; T must exceed M.
+
+        Raises:
+            ValueError: with fewer crops than components.
+        """
+        if crops.shape[0] <= self.lips.components:
+            raise ValueError(f"expected more than {self.lips.components} lip crops, got {crops.shape[0]}")
+        flat = standardise(crops)
+        self.mean.copy_(flat.mean(0))
+        _, spread, basis = torch.pca_lowrank(flat - self.mean, q=self.lips.components, center=False, niter=4)
+        self.basis.copy_(basis)
+        deviation = spread / crops.shape[0] ** 0.5
+        # Full whitening would blow the faintest components (camera noise) up to the size of the lips.
+        self.scale.copy_((deviation**2 + 0.01 * deviation[0] ** 2).sqrt())
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Crops [T, size, size], grey 0 to 255, to vectors [T, M]."""
+        return (standardise(crops) - self.mean) @ self.basis / self.scale
+
+    def visual(self, lips: Lips, times: Tensor) -> Visual:
+        """The lips as the networks see them at `times` [N] (s)."""
+        crops = torch.as_tensor(lips.crops, device=self.mean.device)
+        return on_clock(
+            self(crops),
+            torch.as_tensor(lips.times, dtype=torch.float64, device=self.mean.device),
+            torch.as_tensor(lips.valid, device=self.mean.device),
+            times.to(self.mean.device),
+            self.lips,
+        )
+
+
+def standardise(crops: Tensor) -> Tensor:
+    """Crops [T, h, w] to [T, h w] of zero mean and unit variance each, so that lighting drops out."""
+    flat = crops.reshape(crops.shape[0], -1).float()
+    flat = flat - flat.mean(-1, keepdim=True)
+    return flat / flat.std(-1, keepdim=True).clamp_min(1.0)
+
+
+def on_clock(track: Tensor, times: Tensor, valid: Tensor, clock: Tensor, lips: LipFeatures) -> Visual:
+    """Sample a track [T, M] with timestamps `times` [T] s at the instants `clock` [N] s, with context.
+
+    Values are interpolated linearly between the valid frames; a frame of sound whose nearest video frame is invalid
+    or further than `REACH_S` away is marked invalid and its features are zero.
+    """
+    offsets = lips.spacing_s * torch.arange(-lips.context, lips.context + 1, device=clock.device)
+    if not bool(valid.any()):
+        shape = (clock.shape[0], track.shape[-1] * len(offsets))
+        return Visual(track.new_zeros(shape), torch.zeros_like(clock, dtype=torch.bool))
+    instants = (clock[:, None] + offsets).reshape(-1)  # [N (2 context + 1)]
+    sampled = _interpolate(track[valid], times[valid], instants).reshape(clock.shape[0], -1)
+    nearest = (clock[:, None] - times).abs().min(-1)
+    seen = valid[nearest.indices] & (nearest.values <= REACH_S)
+    return Visual(sampled * seen[:, None], seen)
+
+
+def _interpolate(track: Tensor, times: Tensor, at: Tensor) -> Tensor:
+    """Linear interpolation of [T, M] at instants [Q], constant beyond the ends."""
+    right = torch.searchsorted(times, at).clamp(1, max(len(times) - 1, 1))
+    if len(times) == 1:
+        return track.expand(len(at), -1)
+    left = right - 1
+    share = ((at - times[left]) / (times[right] - times[left])).clamp(0, 1).to(track.dtype)[:, None]
+    return torch.lerp(track[left], track[right], share)
+
+
+def augment(crops: Tensor, generator: torch.Generator, *, shift: float = 0.06, zoom: float = 0.08) -> Tensor:
+    """Shift (share of the size), scale and brighten the crops [T, h, w] of one clip at random, alike for all frames."""
+    draw = torch.rand(4, generator=generator) * 2 - 1
+    ratio = float(1 + zoom * draw[0])
+    affine = torch.tensor([[ratio, 0, 2 * shift * float(draw[1])], [0, ratio, 2 * shift * float(draw[2])]])
+    images = crops[:, None].float()
+    grid = functional.affine_grid(affine.expand(1, 2, 3), [1, *images.shape[1:]], align_corners=False)
+    moved = functional.grid_sample(
+        images.transpose(0, 1), grid.to(images.device), padding_mode="border", align_corners=False
+    )
+    # Brightness and contrast drop out in `standardise`; a gamma does not.
+    gamma = float(2 ** (0.4 * draw[3]))
+    return 255 * (moved[0] / 255).clamp(0, 1) ** gamma

@@ -1,0 +1,143 @@
+"""The evidence lower bound, term by term: Pyro's for training, closed forms for reporting and responsibilities."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.infer.elbo import ELBOModule
+from torch import Tensor
+
+from pyro_minvae.guides.base import Guide
+from pyro_minvae.models.likelihood import log_power_density
+from pyro_minvae.models.priors import Gaussian, at_valid
+from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.types import Visual
+
+# The published code clips the responsibility's logit here; float32 sigmoids saturate at about 17 anyway.
+CLIP = 30.0
+
+
+class BoundTerms(NamedTuple):
+    """The bound's terms for each frame, each [N] in nats; the visual ones are None where there is no alpha.
+
+    ELBO_n = pi_n (R_a - K_a) + (1 - pi_n) (R_v - K_v) - KL(Bern(pi_n) || Bern(pi)).
+    """
+
+    total: Tensor
+    likelihood: Tensor
+    kl: Tensor
+    responsibility: Tensor | None = None
+    likelihood_visual: Tensor | None = None
+    kl_visual: Tensor | None = None
+    kl_alpha: Tensor | None = None
+
+    def means(self) -> dict[str, float]:
+        """Each term's mean over the frames."""
+        return {name: float(value.mean()) for name, value in self._asdict().items() if value is not None}
+
+
+def svi_loss(model: SpeechModel, guide: Guide) -> ELBOModule:
+    """Minus Pyro's ELBO, a function of (power, visual, heard=, responsibility=): differentiable, summed over frames.
+
+    `TraceEnum_ELBO` sums out the alpha that the guide enumerates; without an alpha the plain `Trace_ELBO` is the
+    same estimate.
+
+    Raises:
+        ValueError: if only one of model and guide has an alpha that the other would have to supply.
+    """
+    if guide.mixed != model.prior.mixed:
+        raise ValueError(
+            f"expected a mixture prior and a mixture guide together, got {type(model.prior).__name__} "
+            f"and {type(guide).__name__}"
+        )
+    elbo = TraceEnum_ELBO(max_plate_nesting=1) if guide.mixed else Trace_ELBO()
+    return elbo(model, guide)
+
+
+def gaussian_kl(q: Gaussian, p: Gaussian) -> Tensor:
+    """KL(q || p) = sum_l [log(p_l / q_l) + (q_l^2 + (m_q - m_p)^2) / (2 p_l^2) - 1/2] for scales q_l, p_l: [..., N]."""
+    (mean, scale), (prior_mean, prior_scale) = q, p
+    ratio = (scale / prior_scale) ** 2
+    distance = ((mean - prior_mean) / prior_scale) ** 2
+    return 0.5 * (ratio + distance - 1 - ratio.log()).sum(-1)
+
+
+def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
+    """KL(Bern(q) || Bern(p)), elementwise; both strictly between 0 and 1."""
+    return q * (q.log() - p.log()) + (1 - q) * (torch.log1p(-q) - torch.log1p(-p))
+
+
+def branches(
+    model: SpeechModel,
+    guide: Guide,
+    power: Tensor,
+    visual: Visual | None = None,
+    *,
+    heard: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """(R, K) [N] of each component: R = log p(s | z) at one draw z ~ q(z | alpha), K = KL(q(z | alpha) || p(z | alpha)).
+
+    `noise` [C, N, L] are the standard normal draws; fresh ones without it.
+    """
+    posteriors = guide.posteriors(power, visual, heard)
+    pairs = []
+    for index, (q, p) in enumerate(zip(posteriors, model.prior.conditionals(visual), strict=True)):
+        mean, scale = q
+        epsilon = torch.randn_like(mean) if noise is None else noise[index]
+        log_variance = model.decoder.log_variance(mean + scale * epsilon)
+        pairs.append((log_power_density(power, log_variance).sum(-1), gaussian_kl(q, p)))
+    return pairs
+
+
+def responsibility_of(pairs: list[tuple[Tensor, Tensor]], prior_weight: Tensor, visual: Visual | None) -> Tensor:
+    """pi_n = sigmoid(logit pi + (R_a - K_a) - (R_v - K_v)), the q(alpha_n = 1) that maximises the bound: [N]."""
+    (r0, k0), (r1, k1) = pairs
+    logit = torch.logit(prior_weight) + ((r1 - k1) - (r0 - k0))
+    return at_valid(logit.clamp(-CLIP, CLIP).sigmoid(), visual)
+
+
+@torch.no_grad()
+def optimal_responsibility(
+    model: SpeechModel,
+    guide: Guide,
+    power: Tensor,
+    visual: Visual | None = None,
+    *,
+    heard: Tensor | None = None,
+) -> Tensor | None:
+    """The optimal pi_n [N] (method of Sadeghi & Alameda-Pineda 2021, sec. III-C); None where there is no alpha."""
+    if not guide.mixed:
+        return None
+    pairs = branches(model, guide, power, visual, heard=heard)
+    return responsibility_of(pairs, model.prior.audio_weight(visual), visual)
+
+
+def bound_terms(
+    model: SpeechModel,
+    guide: Guide,
+    power: Tensor,
+    visual: Visual | None = None,
+    *,
+    heard: Tensor | None = None,
+    responsibility: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> BoundTerms:
+    """The bound with closed-form KL terms and one draw of z per component.
+
+    Arguments are those of the model and guide; without a `responsibility` the optimal one for these draws is taken.
+    """
+    pairs = branches(model, guide, power, visual, heard=heard, noise=noise)
+    if not guide.mixed:
+        ((r, k),) = pairs
+        return BoundTerms(r - k, r, k)
+    (r0, k0), (r1, k1) = pairs
+    prior_weight = model.prior.audio_weight(visual)
+    if responsibility is None:
+        responsibility = responsibility_of(pairs, prior_weight, visual).detach()
+    weight = at_valid(responsibility, visual)
+    kl_alpha = bernoulli_kl(weight, prior_weight)
+    total = weight * (r1 - k1) + (1 - weight) * (r0 - k0) - kl_alpha
+    return BoundTerms(total, r1, k1, weight, r0, k0, kl_alpha)
