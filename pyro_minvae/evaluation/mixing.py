@@ -1,0 +1,210 @@
+"""Noisy speech at a chosen SNR, drawn so that every mixture can be made again on its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from pyro_minvae.errors import InputError
+from pyro_minvae.media.audio import is_audio, mono, read_audio
+
+VOICES = 6
+"""How many speakers make babble."""
+
+PEAK = 0.999
+"""Where a mixture that would clip is scaled to, with room for rounding to the file's subtype."""
+
+T = TypeVar("T")
+
+
+class Mixture(NamedTuple):
+    """mixture = scale (clean + gain noise), each [S]; `clean` and `noise` hold their part of the sum.
+
+    `gain` is the factor on the noise as it was drawn, `scale` is below 1 only where the sum would have
+    clipped.
+    """
+
+    mixture: np.ndarray
+    clean: np.ndarray
+    noise: np.ndarray
+    gain: float
+    scale: float
+
+
+class Noise(Protocol):
+    """A kind of noise: its `name` in folders and tables, and segments on demand.
+
+    A new kind needs these two members; `draw` gives `length` samples at `rate` Hz for the speech file
+    `target`, of any power above zero, and takes every random number from `generator`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def draw(self, length: int, rate: int, generator: np.random.Generator, target: Path) -> np.ndarray: ...
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit number that depends on `parts` alone: equal on every machine and in every process."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator_for(seed: int, utterance: str, noise: str, snr_db: float) -> np.random.Generator:
+    """The random stream of one mixture. It knows nothing of the set around it, so sub-sets reproduce."""
+    return np.random.default_rng(stable_seed(seed, utterance, noise, f"{snr_db:g}"))
+
+
+def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> Mixture:
+    """clean + g noise with g = sqrt(sum clean^2 / (sum noise^2 10^(snr_db / 10))), for signals [S].
+
+    The SNR is the ratio of powers over the whole clip, pauses included. Where the sum exceeds full scale, all
+    three signals are scaled down alike, so that neither clips. Raises `ValueError` for unequal shapes or
+    silent signals.
+    """
+    clean, noise = np.asarray(clean, np.float64), np.asarray(noise, np.float64)
+    if clean.shape != noise.shape or clean.ndim != 1:
+        raise ValueError(f"expected two signals [S] of one length, got {clean.shape} and {noise.shape}")
+    power, noise_power = float(clean @ clean), float(noise @ noise)
+    if not (0 < power < np.inf and 0 < noise_power < np.inf):
+        raise ValueError(f"expected signals with power, got {power:g} (speech) and {noise_power:g} (noise)")
+    gain = np.sqrt(power / noise_power) * 10 ** (-snr_db / 20)
+    peak = float(np.abs(clean + gain * noise).max())
+    scale = PEAK / peak if peak > 1 else 1.0
+    speech, noise = scale * clean, scale * gain * noise
+    return Mixture(speech + noise, speech, noise, float(gain), scale)
+
+
+def segment(signal: np.ndarray, length: int, generator: np.random.Generator) -> np.ndarray:
+    """`length` samples of `signal` [S] from a random place; a shorter one is repeated from a random phase."""
+    if len(signal) >= length:
+        start = int(generator.integers(len(signal) - length + 1))
+        return signal[start : start + length]
+    start = int(generator.integers(len(signal)))
+    return signal[(start + np.arange(length)) % len(signal)]
+
+
+class White(NamedTuple):
+    """White Gaussian noise."""
+
+    name: str = "white"
+
+    def draw(self, length: int, rate: int, generator: np.random.Generator, target: Path) -> np.ndarray:
+        """Independent samples N(0, 1)."""
+        return generator.standard_normal(length)
+
+
+class Recording(NamedTuple):
+    """Segments of one noise file (mixed down to one channel)."""
+
+    name: str
+    path: Path
+
+    def draw(self, length: int, rate: int, generator: np.random.Generator, target: Path) -> np.ndarray:
+        """A random segment; raises `InputError` where the file is silent there."""
+        part = segment(_read(self.path, rate), length, generator)
+        if not part.any():
+            raise InputError(f"{self.path}: expected noise, found silence in the segment for {target.name}")
+        return part
+
+
+class Babble(NamedTuple):
+    """Several voices: as many `speakers`, each at equal power (each over its whole file), never the target's own.
+
+    `voices` maps each speaker to the files of theirs.
+    """
+
+    name: str
+    folder: Path
+    voices: dict[str, list[Path]]
+    speakers: int = VOICES
+
+    def draw(self, length: int, rate: int, generator: np.random.Generator, target: Path) -> np.ndarray:
+        """Random speakers, for each a random file and a random segment, repeated where it is short."""
+        total = np.zeros(length)
+        for path in self.choose(generator, target):
+            voice = _read(path, rate).astype(np.float64)
+            power = float(np.mean(voice**2))
+            if power == 0:
+                raise InputError(f"{path}: expected speech for babble, found silence")
+            total += segment(voice, length, generator) / np.sqrt(power)
+        return total
+
+    def choose(self, generator: np.random.Generator, target: Path) -> list[Path]:
+        """The files of different speakers, none of them the target file or its speaker."""
+        own = target.resolve()
+        speaker = voice_of(target, self.folder)
+        others = [
+            files
+            for name, files in sorted(self.voices.items())
+            if name != speaker and own not in [path.resolve() for path in files]
+        ]
+        if len(others) < self.speakers:
+            raise InputError(
+                f"{self.folder}: expected speech of at least {self.speakers} speakers for babble, not counting"
+                f" that of {target.name}, found {len(others)}"
+            )
+        picked = generator.choice(len(others), self.speakers, replace=False)
+        return [others[i][int(generator.integers(len(others[i])))] for i in picked]
+
+
+def voice_of(path: Path, folder: Path) -> str:
+    """Who speaks in `path`: the first part of a LibriSpeech name, else its folder below `folder`.
+
+    A file that lies in `folder` itself, or outside, is taken for a speaker of its own.
+    """
+    parts = path.stem.split("-")
+    if len(parts) == 3 and all(part.isdigit() for part in parts):
+        return parts[0]
+    path, folder = path.resolve(), folder.resolve()
+    if path.is_relative_to(folder) and path.parent != folder:
+        return path.relative_to(folder).parts[0]
+    return str(path)
+
+
+def recordings(source: Path) -> list[Recording]:
+    """The noise file `source`, or every audio file directly in that folder, each named by its stem."""
+    if source.is_dir():
+        found = [Recording(path.stem, path) for path in sorted(source.iterdir()) if is_audio(path)]
+        if not found:
+            raise InputError(f"{source}: expected a folder with noise files, found no audio in it")
+        return found
+    if not source.is_file():
+        raise InputError(f"{source}: expected a noise file or a folder of them, found nothing")
+    return [Recording(source.stem, source)]
+
+
+def babble(folder: Path, *, count: int = VOICES) -> Babble:
+    """Babble of the speech files in `folder` and below."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder of speech for babble, found none")
+    voices: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if is_audio(path) and path.is_file():
+            voices.setdefault(voice_of(path, folder), []).append(path)
+    if len(voices) < count:
+        raise InputError(
+            f"{folder}: expected speech of at least {count} speakers for babble, found {len(voices)}"
+        )
+    return Babble("babble", folder, voices, count)
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """`count` of `items`, evenly spread over their order and always the same ones (all of them for None)."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, rate: int) -> np.ndarray:
+    """One channel [S] at `rate` Hz, kept because a set draws from the same few files again and again."""
+    signal = mono(read_audio(path), rate)
+    if not np.isfinite(signal).all():
+        raise InputError(f"{path}: expected finite samples, found NaN or infinity")
+    return signal

@@ -1,0 +1,150 @@
+"""Write a noisy set: clean speech, its mixtures with every noise at every SNR, and their manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation.manifest import NAME, Item, write_manifest
+from pyro_minvae.evaluation.mixing import Mixture, Noise, generator_for, mix, spread
+from pyro_minvae.media.audio import mono, read_audio, write_audio
+from pyro_minvae.media.files import check_writable, existing_file
+from pyro_minvae.types import Audio, Utterance
+
+
+def make_noisy_set(
+    utterances: Sequence[Utterance],
+    noises: Sequence[Noise],
+    *,
+    snrs_db: Sequence[float],
+    out: Path,
+    seed: int = 0,
+    advance: Callable[[str], None] | None = None,
+) -> list[Item]:
+    """Mix every utterance with every noise at every SNR (dB) into the folder `out`.
+
+    Writes `clean/ID.flac`, `NOISE/SNRdB/ID.flac` (24 bits; float WAV where the speech exceeds full scale)
+    and, when all of them are there, `manifest.jsonl`: a set that was interrupted has none. `advance` hears of
+    each mixture. Raises `InputError` for doubled names and for speech or noise that cannot be mixed.
+    """
+    _check_names(utterances, noises)
+    check_writable(ensure_folder(out) / NAME)
+    (out / NAME).unlink(missing_ok=True)
+    items = []
+    for utterance in utterances:
+        audio = read_audio(utterance.audio)
+        clean = mono(audio, audio.rate).astype(np.float64)
+        if not np.isfinite(clean).all() or not clean.any():
+            found = "silence" if np.isfinite(clean).all() else "NaN or infinite samples"
+            raise InputError(f"{utterance.audio}: expected speech, found {found}")
+        for noise in noises:
+            for snr_db in snrs_db:
+                stream = generator_for(seed, utterance.id, noise.name, snr_db)
+                sound = noise.draw(len(clean), audio.rate, stream, utterance.audio)
+                mixed = mix(clean, sound, snr_db)
+                item = _item(utterance, noise, snr_db, seed, audio.rate, mixed, clean, out)
+                _write(item.mixture, mixed.mixture, audio.rate)
+                items.append(item)
+                if advance:
+                    advance(f"{utterance.id} {noise.name} {snr_db:g} dB")
+        _write(items[-1].clean, clean, audio.rate)
+    write_manifest(out / NAME, items)
+    return items
+
+
+def select(
+    utterances: Iterable[Utterance],
+    *,
+    source: Path,
+    split: str | None = None,
+    ids: Path | None = None,
+    limit: int | None = None,
+) -> list[Utterance]:
+    """The utterances of one `split`, named in the file `ids`, and `limit` of them evenly spread by id.
+
+    Raises `InputError` (about the corpus `source`) where none is left or a name is unknown.
+    """
+    found = sorted(utterances, key=lambda utterance: utterance.id)
+    if split is not None:
+        splits = sorted({utterance.split for utterance in found})
+        found = [utterance for utterance in found if utterance.split == split]
+        if not found:
+            raise InputError(
+                f"{source}: expected utterances of the split {split}, found {', '.join(splits) or 'none'}"
+            )
+    if ids is not None:
+        try:
+            names = set(existing_file(ids, "a list of ids").read_text(encoding="utf-8").split())
+        except UnicodeDecodeError as error:
+            raise InputError(f"{ids}: expected a list of ids, found {error}") from error
+        unknown = sorted(names - {utterance.id for utterance in found})
+        if unknown:
+            raise InputError(f"{ids}: expected ids of {source}, found {unknown[0]}")
+        found = [utterance for utterance in found if utterance.id in names]
+    if not found:
+        raise InputError(f"{source}: expected at least one utterance to mix, found none")
+    return spread(found, limit)
+
+
+def ensure_folder(folder: Path) -> Path:
+    """Create `folder`; raises `InputError` where that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder to write to, found {error.strerror}") from error
+    return folder
+
+
+def _item(
+    utterance: Utterance,
+    noise: Noise,
+    snr_db: float,
+    seed: int,
+    rate: int,
+    mixed: Mixture,
+    clean: np.ndarray,
+    out: Path,
+) -> Item:
+    """The manifest's row of one mixture."""
+    suffix = ".flac" if np.abs(clean).max() <= 1 else ".wav"
+    return Item(
+        id=utterance.id,
+        speaker=utterance.speaker,
+        noise=noise.name,
+        snr_db=snr_db,
+        seed=seed,
+        mixture=out / noise.name / f"{snr_db:g}dB" / f"{utterance.id}{suffix}",
+        clean=out / "clean" / f"{utterance.id}{suffix}",
+        video=utterance.video,
+        gain=mixed.gain,
+        scale=mixed.scale,
+        rate=rate,
+    )
+
+
+def _write(path: Path, signal: np.ndarray, rate: int) -> None:
+    """One channel at 24 bits, or as floats, which hold a signal beyond full scale."""
+    ensure_folder(path.parent)
+    subtype, form = ("FLOAT", "WAV") if path.suffix == ".wav" else ("PCM_24", "FLAC")
+    write_audio(path, Audio(signal[None], rate, subtype, form))
+
+
+def _check_names(utterances: Sequence[Utterance], noises: Sequence[Noise]) -> None:
+    """Two things of one name would overwrite each other."""
+    for what, names in (
+        ("utterances", [utterance.id for utterance in utterances]),
+        ("noises", [noise.name for noise in noises]),
+    ):
+        if not names:
+            raise InputError(f"expected at least one of the {what} to mix, found none")
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"{name}: expected {what} with different names, found {count} of this one")
+    if any(noise.name == "clean" for noise in noises):
+        raise InputError(
+            "clean: expected another name for a noise, this one is the folder of the clean speech"
+        )

@@ -1,0 +1,125 @@
+"""Pictures of one enhanced mixture: log spectrograms and which network explains each frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation.benchmark import Inspect, Outcome
+from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.mixing import spread
+from pyro_minvae.evaluation.noisy_set import ensure_folder
+from pyro_minvae.media.files import atomic, check_writable
+
+RANGE_DB = 70.0
+"""How far below the loudest point of the mixture the colours reach."""
+
+WINDOW_S = 0.032
+
+
+def plotter(what: str, items: Sequence[Item], *, out: Path | None) -> Inspect:
+    """The inspector for `--plot`: how many of `items` (spread evenly) go into OUT/plots, or a folder for all.
+
+    Raises `InputError` for a number without `out`, and for a folder that cannot be made.
+    """
+    if what.isdigit():
+        if out is None:
+            raise InputError(f"--plot {what}: expected --out, a folder to draw into, found none")
+        folder, picked = out / "plots", spread(items, int(what))
+    else:
+        folder, picked = Path(what), list(items)
+    chosen = frozenset((item.id, item.noise, item.snr_db) for item in picked)
+    check_writable(ensure_folder(folder) / "plot.png")
+    return partial(plot_outcome, folder=folder, chosen=chosen)
+
+
+def plot_outcome(outcome: Outcome, *, folder: Path, chosen: frozenset[tuple[str, str, float]]) -> None:
+    """Draw an item into `folder` if its (id, noise, SNR) is among `chosen`; for `evaluate(inspect=)`."""
+    item = outcome.item
+    if (item.id, item.noise, item.snr_db) not in chosen:
+        return
+    name = re.sub(r"[^\w.+-]+", "_", f"{item.id}_{item.noise}_{item.snr_db:g}dB")
+    enhanced = outcome.enhanced
+    draw(
+        folder / f"{name}.png",
+        {
+            "mixture": outcome.mixture,
+            "estimate": np.asarray(enhanced.speech, np.float64).reshape(-1),
+            "clean": outcome.clean,
+        },
+        rate=outcome.rate,
+        title=f"{item.id}: {item.noise} at {item.snr_db:g} dB",
+        times=enhanced.times,
+        responsibilities=enhanced.responsibilities,
+    )
+
+
+def draw(
+    path: Path,
+    signals: dict[str, np.ndarray],
+    *,
+    rate: int,
+    title: str = "",
+    times: np.ndarray | None = None,
+    responsibilities: np.ndarray | None = None,
+) -> None:
+    """Write a PNG of the spectrograms of `signals` (name to [S] at `rate` Hz), one above the other.
+
+    All share the time axis and the colours: dB relative to the loudest point of the first. Below them stands
+    the responsibility of the audio network [N] at `times` [N] s, where the model has one. Raises `InputError`
+    where `path` cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    switching = (
+        times is not None and responsibilities is not None and bool(np.isfinite(responsibilities).any())
+    )
+    ratios = [2.0] * len(signals) + [1.0] * switching
+    # Figure with its own canvas, not pyplot: no global state, so it works in any thread or process.
+    figure = Figure(figsize=(9, 1.1 * sum(ratios) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    axes = list(figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0])
+    pictures = {name: spectrogram(signal, rate) for name, signal in signals.items()}
+    top = max(float(next(iter(pictures.values())).max()), -200.0)
+    seconds = max(len(signal) for signal in signals.values()) / rate
+    for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
+        image = axis.imshow(
+            picture.T - top,
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+            extent=(0, len(signals[name]) / rate, 0, rate / 2000),
+            vmin=-RANGE_DB,
+            vmax=0,
+            cmap="magma",
+        )
+        axis.set_ylabel(f"{name}\nfrequency [kHz]")
+    figure.colorbar(image, ax=axes[: len(signals)], label="power [dB re loudest point of the mixture]")
+    if switching:
+        axis = axes[-1]
+        axis.plot(times, responsibilities, linewidth=0.8, color="tab:blue")
+        axis.fill_between(times, 0, responsibilities, alpha=0.25, linewidth=0, color="tab:blue")
+        axis.set_ylim(-0.03, 1.03)
+        axis.set_ylabel("q(audio)")
+        axis.set_title("responsibility of the audio network (1: audio, 0: lips)", fontsize="small")
+    axes[-1].set_xlim(0, seconds)
+    axes[-1].set_xlabel("time [s]")
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def spectrogram(signal: np.ndarray, rate: int) -> np.ndarray:
+    """Power of `signal` [S] in dB, [N, F] from 0 Hz to rate / 2: Hann window of 32 ms, hop of a quarter."""
+    window = max(16, round(WINDOW_S * rate / 4) * 4)
+    hop = window // 4
+    padded = np.pad(np.asarray(signal, np.float64), (window // 2, window // 2 + hop))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]  # [N, window]
+    spectrum = np.fft.rfft(frames * np.hanning(window)) / (window / 2)
+    return 10 * np.log10(np.abs(spectrum) ** 2 + 1e-20)
