@@ -1,0 +1,78 @@
+"""The repository itself: small files, no traces of one machine, nothing unfinished."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MIB = 2**20
+# Written in pieces, so that this file does not match itself.
+MACHINE = re.compile(r"(?<![\w.~}])/(?:" + "|".join(["work", "farm", "root", "home", "Users"]) + r")/\w")
+REGISTRY = re.compile(
+    "|".join(["index" + "-url", "find" + "-links", r"pypi\.or" + "g", "files.pytho" + "nhosted"])
+)
+UNFINISHED = re.compile(r"\b(?:" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]) + r")\b")
+# About 250 lines are wanted; beyond this a file has to be cut.
+MOST_LINES = 320
+
+
+def tracked() -> list[Path]:
+    """Every file under version control; in an unpacked source archive, where there is none, every file."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    else:
+        paths = [path for folder in ("pyro_minvae", "tests") for path in (ROOT / folder).rglob("*")]
+    # A file may be deleted and not yet committed so.
+    return [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
+
+
+FILES = tracked()
+TEXTS = [path for path in FILES if b"\0" not in path.read_bytes()[:8192]]
+
+
+def offending_lines(pattern: re.Pattern[str], files: list[Path]) -> list[str]:
+    """`file:line: text` of every line that the pattern finds."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+
+
+def test_files_are_under_two_mib() -> None:
+    assert [path for path in FILES if path.stat().st_size > 2 * MIB] == []
+
+
+def test_weights_together_are_under_ten_megabytes() -> None:
+    weights = (ROOT / "pyro_minvae" / "pretrained").rglob("*")
+    assert sum(path.stat().st_size for path in weights if path.is_file()) < 10e6
+
+
+def test_no_paths_of_one_machine_and_no_registries() -> None:
+    assert offending_lines(MACHINE, TEXTS) == []
+    assert offending_lines(REGISTRY, TEXTS) == []
+
+
+def test_nothing_is_unfinished() -> None:
+    assert offending_lines(UNFINISHED, TEXTS) == []
+
+
+@pytest.mark.parametrize("folder", ["pyro_minvae", "tests", "benchmarks", "examples"])
+def test_source_files_are_short(folder: str) -> None:
+    sources = [path for path in FILES if path.suffix == ".py" and ROOT / folder in path.parents]
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_no_media_but_the_example() -> None:
+    media = {".wav", ".flac", ".ogg", ".mp3", ".mkv", ".mp4", ".mpg", ".avi", ".mat", ".npz", ".npy"}
+    found = {str(path.relative_to(ROOT)) for path in FILES if path.suffix.lower() in media}
+    assert found <= {"examples/noisy.mkv", "examples/clean.flac"}
