@@ -1,0 +1,55 @@
+"""From a folder to its utterances: which of the known layouts it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pyro_minvae.data.folder import files_under, folder
+from pyro_minvae.data.grid import grid, is_grid
+from pyro_minvae.data.ntcd_timit import is_ntcd_timit, ntcd_timit
+from pyro_minvae.errors import InputError
+from pyro_minvae.types import Utterance
+
+ADAPTERS: dict[str, Callable[[Path], Iterator[Utterance]]] = {
+    "grid": grid,
+    "folder": folder,
+    "ntcd": ntcd_timit,
+}
+
+
+def open_corpus(path: str | Path) -> list[Utterance]:
+    """The utterances of a corpus, sorted: GRID, NTCD-TIMIT or a plain folder.
+
+    `Clean/volunteers` marks NTCD-TIMIT; split lists beside folders of clips mark GRID; anything else is a
+    plain folder. "grid:PATH", "ntcd:PATH" or "folder:PATH" settles it.
+    Raises `InputError` if there is no such folder or nothing in it.
+    """
+    kind, root = _parse(path)
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: expected a folder of recordings, found {'a file' if root.exists() else 'nothing'}"
+        )
+    utterances = list(ADAPTERS[kind or _recognise(root)](root))
+    if not utterances:
+        count = sum(1 for _ in files_under(root))
+        raise InputError(
+            f"{root}: expected recordings, found "
+            + (f"none among {count} files" if count else "an empty folder")
+        )
+    return utterances
+
+
+def _parse(path: str | Path) -> tuple[str | None, Path]:
+    """The prefix if it names an adapter, and the folder."""
+    kind, colon, rest = str(path).partition(":")
+    if colon and kind in ADAPTERS:
+        return kind, Path(rest).expanduser()
+    return None, Path(path).expanduser()
+
+
+def _recognise(root: Path) -> str:
+    """The name of the adapter for `root`."""
+    if is_ntcd_timit(root):
+        return "ntcd"
+    return "grid" if is_grid(root) else "folder"
