@@ -59,6 +59,14 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prepared data goes to a temporary folder, never to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYRO_MINVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def run_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Run the command line in this process: `run_cli("enhance", path, "--seed", 1)`.
