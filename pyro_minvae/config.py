@@ -180,7 +180,8 @@ class Nmf(Section):
 class Inference(Section):
     """Monte-Carlo EM: `iterations` of an E-step with `steps` kernel moves of which the last `keep` are averaged.
 
-    `start` is where the chains begin: the guide's own proposal ("guide": the lips for MIN-VAE), or one network.
+    The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains
+    begin: the guide's own proposal ("guide": the lips for MIN-VAE), or "audio", the audio encoder on the mixture.
     `tolerance` > 0 stops early once the objective gains less than that share of its total gain in five iterations.
     """
 
@@ -191,8 +192,9 @@ class Inference(Section):
     steps: int = Field(10, ge=1)
     keep: int = Field(5, ge=1)
     chains: int = Field(1, ge=1)
+    average: int = Field(10, ge=1)
     gain: bool = True
-    start: Literal["guide", "audio", "visual"] = "guide"
+    start: Literal["guide", "audio"] = "guide"
     tolerance: float = Field(0.0, ge=0)
 
 

@@ -1,11 +1,18 @@
-"""The `pyro-minvae` program: registers one thin command per file and turns bad input into one line and exit code 2."""
+"""The `pyro-minvae` program: one thin command per file; bad input becomes one line and exit code 2."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
+from pyro_minvae import __version__
+from pyro_minvae.cli.enhance import enhance
+from pyro_minvae.cli.evaluate import evaluate
+from pyro_minvae.cli.lips import lips
+from pyro_minvae.cli.mix import mix
+from pyro_minvae.cli.train import train
 from pyro_minvae.errors import InputError
 
 app = typer.Typer(
@@ -15,3 +22,34 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pyro-minvae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and stop.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    pass
+
+
+for command in (enhance, train, lips, mix, evaluate):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program; exit codes: 0 done, 2 bad input, 130 interrupted."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

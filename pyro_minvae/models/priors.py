@@ -66,6 +66,13 @@ class Prior(nn.Module):
         weight = self.audio_weight(visual)
         return torch.logaddexp(parts[0] + torch.log1p(-weight), parts[1] + weight.log())
 
+    def expected_log_prob(self, z: Tensor, visual: Visual | None, weight: Tensor | None) -> Tensor:
+        """E_q(alpha)[log p(z | alpha, v)] for q(alpha = 1) = `weight` [..., N]: [..., N, L] to [..., N]."""
+        parts = [gaussian_log_prob(z, gaussian) for gaussian in self.conditionals(visual)]
+        if weight is None:
+            return parts[0]
+        return weight * parts[1] + (1 - weight) * parts[0]
+
 
 class StandardPrior(Prior):
     """z ~ N(0, I)."""

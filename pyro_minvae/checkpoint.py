@@ -1,0 +1,144 @@
+"""Trained systems on disk: a folder with `config.json` (the recipe and how training went) and `model.safetensors`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyro_minvae import __version__
+from pyro_minvae.config import Recipe, parse_recipe
+from pyro_minvae.errors import InputError
+from pyro_minvae.features.visual import LipProjection
+from pyro_minvae.guides.base import Guide
+from pyro_minvae.media.files import atomic
+from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.system import System
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class Trained(NamedTuple):
+    """A system ready for use: networks in evaluation mode, without gradients."""
+
+    recipe: Recipe
+    model: SpeechModel
+    guide: Guide
+    lips: LipProjection | None
+    training: dict[str, Any]
+
+
+def pretrained_names() -> list[str]:
+    """The systems whose weights ship with the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG}"))
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a bundled model's name or of a path.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    for folder in (PRETRAINED / str(name), Path(name)):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    names = ", ".join(pretrained_names())
+    raise InputError(
+        f"{name}: expected a bundled model ({names}) or a folder with {CONFIG} and {WEIGHTS}, found neither"
+    )
+
+
+def _tensors(system: System) -> dict[str, Tensor]:
+    """The weights of the recipe's final model and guide: nothing that only a stage used."""
+    whole = nn.ModuleDict({"model": system.model(), "guide": system.guide()})
+    if system.lips is not None:
+        whole["lips"] = system.lips
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in whole.state_dict().items()}
+
+
+def save_model(folder: Path, system: System, training: dict[str, Any]) -> None:
+    """Write the final model and guide of a system; each file appears whole or not at all."""
+    from safetensors.torch import save_file
+
+    config = {
+        "format": 1,
+        "version": __version__,
+        "recipe": system.recipe.model_dump(mode="json"),
+        "training": training,
+    }
+    with atomic(folder / WEIGHTS) as path:
+        save_file(_tensors(system), path)
+    with atomic(folder / CONFIG) as path:
+        path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load_model(name: str | Path, device: str | torch.device = "cpu") -> Trained:
+    """Read a bundled model by name or any folder that `save_model` wrote.
+
+    Raises:
+        InputError: if it is missing, damaged, or does not fit its own recipe.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = find_model(name)
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        recipe = parse_recipe(config["recipe"], source=str(folder / CONFIG))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        raise InputError(f"{folder}: expected a trained model, found {type(error).__name__}: {error}") from None
+    system = System(recipe)
+    model, guide = system.model(), system.guide()
+    whole = nn.ModuleDict({"model": model, "guide": guide})
+    if system.lips is not None:
+        whole["lips"] = system.lips
+    try:
+        whole.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{folder / WEIGHTS}: expected the weights of its recipe, found {reason}") from None
+    whole.eval().requires_grad_(False).to(device)
+    return Trained(recipe, model, guide, system.lips, config.get("training", {}))
+
+
+class RunState(NamedTuple):
+    """Where a training run stands after an epoch: everything that a resumed run needs.
+
+    `weights` are the current ones, `best` those of the stage's best validation bound so far. Random draws need no
+    state, because every epoch is seeded by the recipe's seed, its stage and its number.
+    """
+
+    recipe: dict[str, Any]
+    stage: int
+    epoch: int
+    weights: dict[str, Tensor]
+    best: dict[str, Tensor]
+    best_bound: float
+    waited: int
+    optimiser: dict[str, Any]
+    finished: bool
+
+
+def save_state(path: Path, state: RunState) -> None:
+    """Write a run's state atomically."""
+    with atomic(path) as temporary:
+        torch.save(state._asdict(), temporary)
+
+
+def load_state(path: Path) -> RunState:
+    """Read a run's state.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    try:
+        return RunState(**torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected the state of an earlier run, found no file") from None
+    except Exception as error:  # noqa: BLE001 - torch.load raises many kinds for a damaged file
+        raise InputError(f"{path}: expected the state of a run, found {type(error).__name__}") from None

@@ -1,0 +1,62 @@
+"""`pyro-minvae enhance`: noisy recordings in, clean speech out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pyro_minvae.jobs import Job
+
+
+def enhance(
+    inputs: Annotated[list[Path], typer.Argument(help="Recordings, videos, or folders of them.")],
+    video: Annotated[
+        Path | None, typer.Option(help="Lips for a single INPUT: a video, or crops (.npz, .npy, .mat).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output file for one INPUT, folder for several [default: beside it].")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Bundled model or folder of a trained one.")] = "min-vae-grid",
+    seed: Annotated[int, typer.Option(help="Seed of the sampler and the noise model.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, e.g. inference.iterations=50 or noise.rank=8.")
+    ] = None,
+    noise_out: Annotated[
+        Path | None, typer.Option(help="Also write the noise: file for one INPUT, folder for several.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+) -> None:
+    """Enhance noisy speech, guided by the lips where there is a video."""
+    from pyro_minvae.enhancer import Enhancer
+    from pyro_minvae.jobs import plan
+
+    jobs = plan(inputs, video=video, out=out, noise_out=noise_out)
+    enhancer = Enhancer.from_pretrained(model, device=device, overrides=settings or [])
+    for job in jobs:
+        _run(job, enhancer, seed)
+
+
+def _run(job: Job, enhancer, seed: int) -> None:  # type: ignore[no-untyped-def]
+    """One recording, with a bar over the EM iterations and a line of figures at the end."""
+    from pyro_minvae.cli.console import progress, say, warn
+
+    iterations = enhancer.recipe.inference.iterations
+    with progress("objective") as bar:
+        task = bar.add_task(job.audio.name, total=iterations, objective="")
+
+        def watch(state) -> None:  # type: ignore[no-untyped-def]
+            bar.update(task, completed=state.iteration, objective=f"objective {state.objective:,.0f}")
+
+        done = job.run(enhancer, seed=seed, watch=watch)
+    for line in done.warnings:
+        warn(line)
+    result = done.result
+    trust = "-" if result.responsibility is None else f"{result.responsibility:.2f}"
+    say(
+        f"{job.out}: {result.seconds:.2f} s, {'audio-visual' if result.used_video else 'audio-only'}, "
+        f"{result.iterations} iterations, acceptance {result.acceptance:.2f}, "
+        f"audio responsibility {trust}, real-time factor {result.real_time_factor:.2f}"
+    )

@@ -1,0 +1,82 @@
+"""Prepared utterances to the frames that SVI sees: power spectra, lips on their clock, shuffled batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.config import Stft
+from pyro_minvae.features.stft import analyse, frame_times
+from pyro_minvae.features.stft import power as power_of
+from pyro_minvae.features.visual import LipProjection, augment
+from pyro_minvae.types import Prepared, Visual
+
+
+class FrameSet(NamedTuple):
+    """The frames of many utterances in a row.
+
+    `power` [N, F] of waveforms scaled to max|x| = 1; `owner` [N] the utterance of each frame; `utterances` the
+    sources of the lips; `times` the frame times of each utterance (s).
+    """
+
+    power: Tensor
+    owner: Tensor
+    utterances: list[Prepared]
+    times: list[Tensor]
+
+    def visual(self, lips: LipProjection, generator: torch.Generator | None = None) -> Visual:
+        """Lip features of all frames [N, D], each clip shifted, scaled and brightened at random given a generator."""
+        parts = []
+        for utterance, times in zip(self.utterances, self.times, strict=True):
+            if utterance.lips is None:
+                raise ValueError(f"{utterance.id}: expected video, found none")
+            track = utterance.lips
+            if generator is not None:
+                moved = augment(torch.as_tensor(track.crops, device=lips.mean.device), generator)
+                track = track._replace(crops=moved)
+            parts.append(lips.visual(track, times))
+        return Visual(torch.cat([p.features for p in parts]), torch.cat([p.valid for p in parts]))
+
+
+def frame_set(utterances: Sequence[Prepared], stft: Stft, device: str | torch.device = "cpu") -> FrameSet:
+    """Analyse utterances; silent ones (all zeros) are left out, since they have no level.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    powers, owners, times, kept = [], [], [], []
+    for utterance in utterances:
+        waveform = torch.as_tensor(utterance.waveform, dtype=torch.float32)
+        peak = waveform.abs().max()
+        if peak == 0:
+            continue
+        power = power_of(analyse(waveform / peak, stft))
+        powers.append(power)
+        owners.append(torch.full((power.shape[0],), len(kept)))
+        times.append(frame_times(power.shape[0], stft))
+        kept.append(utterance)
+    if not kept:
+        raise ValueError("expected at least one utterance that is not silent, got none")
+    return FrameSet(torch.cat(powers).to(device), torch.cat(owners).to(device), kept, times)
+
+
+def batches(
+    frames: FrameSet,
+    visual: Visual | None,
+    *,
+    size: int,
+    level_db: tuple[float, float],
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Visual | None]]:
+    """Shuffled batches (power [size, F], lips); each utterance is played at a level drawn from `level_db` (dB)."""
+    count, device = frames.power.shape[0], frames.power.device
+    low, high = level_db
+    levels = low + (high - low) * torch.rand(len(frames.utterances), generator=generator)
+    scale = (10 ** (levels / 10)).to(device)
+    order = torch.randperm(count, generator=generator).to(device)
+    for index in order.split(size):
+        power = frames.power[index] * scale[frames.owner[index], None]
+        yield power, None if visual is None else Visual(visual.features[index], visual.valid[index])

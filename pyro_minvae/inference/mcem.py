@@ -1,0 +1,227 @@
+"""The Monte-Carlo EM loop: sample the speech's latent vectors, fit the noise and the gains, again and again.
+
+One loop serves enhancement (one source) and separation (several). It is a generator: progress bars, early stopping,
+plots and tests consume its states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.config import Inference
+from pyro_minvae.inference.kernels.base import Kernel
+from pyro_minvae.inference.kernels.metropolis import Metropolis
+from pyro_minvae.inference.wiener import second_moment
+from pyro_minvae.models.mixture import Source, log_likelihood
+from pyro_minvae.models.noise import Nmf, Statistics
+from pyro_minvae.models.priors import gaussian_log_prob
+
+
+class EMState(NamedTuple):
+    """What one iteration leaves.
+
+    `draws` [J, D, ..., N, L] are the kept draws (D = chains x keep), `variances` [J, D, ..., N, F] their g sigma(z),
+    `noise` [..., N, F] the noise variance, `gain` [J, ..., N]; `objective` is -mean_r sum [log V + |x|^2 / V] over
+    the recording in nats; `acceptance` the share of accepted proposals; `responsibility` [J, ..., N] the
+    probability of the audio component (None for priors without alpha).
+    """
+
+    iteration: int
+    draws: Tensor
+    variances: Tensor
+    noise: Tensor
+    gain: Tensor
+    objective: float
+    acceptance: float
+    responsibility: Tensor | None
+
+
+def make_kernel(config: Inference) -> Kernel:
+    """The sampler that the configuration names."""
+    return Metropolis(config.step_size)
+
+
+@torch.no_grad()
+def mcem(
+    sources: Sequence[Source],
+    noise: Nmf,
+    power: Tensor,
+    *,
+    config: Inference,
+    generator: torch.Generator,
+) -> Iterator[EMState]:
+    """Monte-Carlo EM on the mixture's `power` [..., N, F]; `noise` is fitted in place.
+
+    E-step "marginal" samples p(z | x) (Leglaive et al. 2018); "mean-field" samples the optimal q(z) of
+    q(s) q(z) q(alpha) (Sadeghi & Alameda-Pineda 2021, sec. IV). The M-step updates W, H and, if `config.gain`, g.
+
+    Raises:
+        ValueError: if `config.keep` exceeds `config.steps`, or there is no source.
+    """
+    if config.keep > config.steps:
+        raise ValueError(f"expected keep <= steps, got {config.keep} > {config.steps}")
+    if not sources:
+        raise ValueError("expected at least one source, got none")
+    engine = _Engine(sources, noise, power, config, generator)
+    for iteration in range(1, config.iterations + 1):
+        yield engine.iterate(iteration)
+
+
+def marginal_statistics(variances: Tensor, power: Tensor) -> Statistics:
+    """The M-step's P = mean_r |x|^2 V^-2 and Q = mean_r V^-1 for V = sum_j variances_j [J, D, ..., N, F] + noise."""
+    speech = variances.sum(0)
+
+    def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
+        inverse = (speech + noise).reciprocal()
+        return power * (inverse**2).mean(0), inverse.mean(0)
+
+    return statistics
+
+
+def mean_field_statistics(expected: Tensor) -> Statistics:
+    """P and Q of NMF on the expected noise power E|b|^2 [..., N, F]."""
+
+    def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
+        inverse = noise.reciprocal()
+        return expected * inverse**2, inverse
+
+    return statistics
+
+
+class _Engine:
+    """The loop's variables; every method is one line of the algorithm."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        noise: Nmf,
+        power: Tensor,
+        config: Inference,
+        generator: torch.Generator,
+    ) -> None:
+        self.sources, self.noise, self.power = sources, noise, power
+        self.config, self.generator = config, generator
+        self.kernel = make_kernel(config)
+        self.mean_field = config.e_step == "mean-field"
+        # Chains start together: they part with the first proposals.
+        self.z = [s.start.expand(config.chains, *s.start.shape).contiguous() for s in sources]
+        self.gain = power.new_ones(len(sources), *power.shape[:-1])
+        self.sigma = [self._sigma(j, z) for j, z in enumerate(self.z)]  # one value per chain [R, ..., N, F]
+        self.kept = torch.stack(self.sigma)  # [J, D, ..., N, F]
+        self.responsibility = [self._weight(j, z) for j, z in enumerate(self.z)]
+
+    def iterate(self, iteration: int) -> EMState:
+        """One E-step and one M-step."""
+        draws, accepted = zip(*(self._sample(j) for j in range(len(self.sources))), strict=True)
+        self.kept = torch.stack([self._sigma(j, d) for j, d in enumerate(draws)])
+        self.responsibility = [self._weight(j, d) for j, d in enumerate(draws)]
+        self._maximise()
+        variances = self.gain[:, None, ..., None] * self.kept
+        objective = log_likelihood(self.power, variances.sum(0) + self.noise.variance()).mean(0).sum()
+        weights = [w for w in self.responsibility if w is not None]
+        return EMState(
+            iteration,
+            torch.stack(draws),
+            variances,
+            self.noise.variance(),
+            self.gain.clone(),
+            float(objective),
+            float(torch.stack(accepted).mean()),
+            torch.stack(weights) if len(weights) == len(self.sources) else None,
+        )
+
+    def _sigma(self, j: int, z: Tensor) -> Tensor:
+        return self.sources[j].model.variance(z, self.sources[j].visual)
+
+    def _weight(self, j: int, z: Tensor) -> Tensor | None:
+        """Probability of alpha = 1 given draws z [D, ..., N, L]: [..., N].
+
+        Mean-field: sigmoid(logit pi + E[log N_a - log N_v]), the optimal q(alpha). Marginal: E[p(alpha = 1 | z)].
+        """
+        prior, visual = self.sources[j].model.prior, self.sources[j].visual
+        if not prior.mixed:
+            return None
+        lips, audio = prior.conditionals(visual)
+        ratio = gaussian_log_prob(z, audio) - gaussian_log_prob(z, lips)
+        logit = torch.logit(prior.audio_weight(visual))
+        if self.mean_field:
+            return (logit + ratio.mean(0)).sigmoid()
+        return (logit + ratio).sigmoid().mean(0)
+
+    def _sample(self, j: int) -> tuple[Tensor, Tensor]:
+        """Move the chains of source j; the kept draws [D, ..., N, L] and the mean acceptance."""
+        log_density = self._mean_field_target(j) if self.mean_field else self._marginal_target(j)
+        state = self.kernel.init(log_density, self.z[j])
+        draws, accepted = [], []
+        for step in range(self.config.steps):
+            state, info = self.kernel.step(log_density, state, self.generator)
+            accepted.append(info.accepted.float().mean())
+            if step >= self.config.steps - self.config.keep:
+                draws.append(state.position)
+        self.z[j] = state.position
+        if len(self.sources) > 1:
+            self.sigma[j] = self._sigma(j, state.position)
+        return torch.cat(draws), torch.stack(accepted).mean()
+
+    def _marginal_target(self, j: int):  # type: ignore[no-untyped-def]
+        """log p(z | x) up to a constant: log p(z | v) - sum_f [log V + |x|^2 / V]."""
+        others = sum(
+            (self.gain[i][..., None] * s for i, s in enumerate(self.sigma) if i != j), start=self.noise.variance()
+        )
+        model, visual, gain = self.sources[j].model, self.sources[j].visual, self.gain[j][..., None]
+
+        def log_density(z: Tensor) -> Tensor:
+            variance = gain * model.variance(z, visual) + others
+            return model.log_prior(z, visual) + log_likelihood(self.power, variance)
+
+        return log_density
+
+    def _mean_field_target(self, j: int):  # type: ignore[no-untyped-def]
+        """log q(z): E_q(alpha)[log p(z | alpha, v)] - sum_f [log g sigma + E|s|^2 / g sigma]."""
+        speech = self._posterior_variance()
+        expected = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
+        model, visual, gain = self.sources[j].model, self.sources[j].visual, self.gain[j][..., None]
+        weight = self.responsibility[j]
+
+        def log_density(z: Tensor) -> Tensor:
+            log_prior = model.prior.expected_log_prob(z, visual, weight)
+            return log_prior + log_likelihood(expected, gain * model.variance(z, visual))
+
+        return log_density
+
+    def _posterior_variance(self) -> Tensor:
+        """gamma_j = g / mean_r[1 / sigma]: the variance of q(s)'s prior factor [J, ..., N, F]."""
+        return self.gain[..., None] / self.kept.reciprocal().mean(1)
+
+    def _maximise(self) -> None:
+        """M-step: the noise, then the gains; none lowers the objective for the kept draws."""
+        if self.mean_field:
+            self._maximise_mean_field()
+            return
+        self.noise.update(marginal_statistics(self.gain[:, None, ..., None] * self.kept, self.power))
+        if self.config.gain:
+            for j in range(len(self.sources)):
+                variances = self.gain[:, None, ..., None] * self.kept
+                p, q = _inverses(variances.sum(0) + self.noise.variance(), self.power)
+                up, down = (self.kept[j] * p).mean(0).sum(-1), (self.kept[j] * q).mean(0).sum(-1)
+                self.gain[j] *= (up / down.clamp_min(1e-30)).sqrt()
+
+    def _maximise_mean_field(self) -> None:
+        speech = self._posterior_variance()
+        noise = self.noise.variance()
+        total = speech.sum(0) + noise
+        self.noise.update(mean_field_statistics(second_moment(noise, total, self.power)))
+        if self.config.gain:
+            # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser.
+            expected = second_moment(speech, total, self.power)
+            self.gain = (expected * self.kept.reciprocal().mean(1)).mean(-1)
+
+
+def _inverses(variance: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    """|x|^2 V^-2 and V^-1."""
+    inverse = variance.reciprocal()
+    return power * inverse**2, inverse

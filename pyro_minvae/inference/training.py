@@ -1,0 +1,263 @@
+"""Stochastic variational inference in stages: Pyro's ELBO, torch's Adam, early stopping on the validation bound."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.checkpoint import RunState
+from pyro_minvae.config import Recipe, Stage
+from pyro_minvae.data.loader import FrameSet, batches, frame_set
+from pyro_minvae.guides.base import Guide
+from pyro_minvae.inference.elbo import bound_terms, optimal_responsibility, svi_loss
+from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.system import System
+from pyro_minvae.types import Prepared, Visual
+
+# The published corruption of the audio encoder's input: uniform noise on the power (max|x| = 1), half of the frames.
+CORRUPTION = 50.0
+# Crops enough to find the principal components of the lips.
+PCA_CROPS = 6000
+
+
+class StepEvent(NamedTuple):
+    """Progress within an epoch: `loss` is minus the bound in nats per frame."""
+
+    stage: str
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+class EpochEvent(NamedTuple):
+    """The end of an epoch: the validation bound's `terms` (nats per frame), and the `state` to store."""
+
+    stage: str
+    epoch: int
+    loss: float
+    terms: dict[str, float]
+    best_bound: float
+    seconds: float
+    state: RunState
+
+    def row(self) -> dict[str, object]:
+        """What the log keeps of it."""
+        row = {k: v for k, v in self._asdict().items() if k not in ("state", "terms")}
+        return {**row, **{f"validation_{k}": v for k, v in self.terms.items()}}
+
+
+def train(
+    system: System,
+    fit: Sequence[Prepared],
+    held_out: Sequence[Prepared],
+    *,
+    device: str | torch.device = "cpu",
+    resume: RunState | None = None,
+) -> Iterator[StepEvent | EpochEvent]:
+    """Train the stages of `system.recipe` one after the other on `fit`, each until `held_out` says stop.
+
+    The system is trained in place and holds the best weights of the last stage at the end. A resumed run gives what
+    the uninterrupted run would have given.
+
+    Raises:
+        ValueError: if a stage needs lips and no utterance has any, or the bound is not finite.
+    """
+    recipe = system.recipe
+    system.to(device)
+    if resume is None:
+        torch.manual_seed(recipe.seed)
+        _fit_lips(system, fit)
+    else:
+        system.load_state_dict(resume.weights)
+        if resume.finished:
+            return
+    first = 0 if resume is None else resume.stage
+    for number in range(first, len(recipe.training.stages)):
+        runner = StageRunner(system, number, fit, held_out, device)
+        yield from runner.run(resume if resume is not None and number == first else None)
+
+
+def _fit_lips(system: System, fit: Sequence[Prepared]) -> None:
+    """Fit the lip projection on crops spread over the training clips."""
+    if system.lips is None:
+        return
+    tracks = [u.lips for u in fit if u.lips is not None and u.lips.valid.any()]
+    if not tracks:
+        raise ValueError("expected utterances with lips to train on, got none")
+    total = sum(int(t.valid.sum()) for t in tracks)
+    stride = max(1, total // PCA_CROPS)
+    crops = torch.cat([torch.as_tensor(t.crops[t.valid][::stride]) for t in tracks])
+    system.lips.fit(crops.to(system.lips.mean.device))
+
+
+class StageRunner:
+    """One stage of training: its model and guide, its data, its epochs."""
+
+    def __init__(
+        self,
+        system: System,
+        number: int,
+        fit: Sequence[Prepared],
+        held_out: Sequence[Prepared],
+        device: str | torch.device,
+    ) -> None:
+        self.system, self.number = system, number
+        self.recipe: Recipe = system.recipe
+        self.stage: Stage = self.recipe.training.stages[number]
+        self.model: SpeechModel = system.model(self.stage.prior)
+        self.guide: Guide = system.guide(self.stage.guide)
+        self.device = device
+        self.fit = self._frames(fit)
+        self.held_out = self._frames(held_out)
+        self.sees = self.model.prior.visual or self.guide.visual
+        self.lips_fit: Visual | None = None
+        self.lips_held_out = self._lips(self.held_out)
+
+    def _frames(self, utterances: Sequence[Prepared]) -> FrameSet:
+        if self.stage.data == "video":
+            utterances = [u for u in utterances if u.lips is not None]
+            if not utterances:
+                raise ValueError(f"stage {self.stage.name}: expected utterances with lips, got none")
+        return frame_set(utterances, self.recipe.stft, self.device)
+
+    def _lips(self, frames: FrameSet, generator: torch.Generator | None = None) -> Visual | None:
+        if not self.sees:
+            return None
+        assert self.system.lips is not None
+        return frames.visual(self.system.lips, generator)
+
+    def run(self, resume: RunState | None) -> Iterator[StepEvent | EpochEvent]:
+        """The stage's epochs after `resume`, ending with its best weights in the system."""
+        system, stage = self.system, self.stage
+        names = self._start() if resume is None else self._learning()
+        optimiser = torch.optim.Adam([p for _, p in names], lr=stage.learning_rate)
+        best, best_bound, waited, done = copy.deepcopy(system.state_dict()), -math.inf, 0, 0
+        if resume is not None:
+            optimiser.load_state_dict(resume.optimiser)
+            best, best_bound, waited, done = resume.best, resume.best_bound, resume.waited, resume.epoch
+        for epoch in range(done + 1, stage.epochs + 1):
+            if waited >= stage.patience:
+                break
+            start = time.perf_counter()
+            loss = yield from self._epoch(epoch, optimiser)
+            terms = self.validate()
+            waited += 1
+            if terms["total"] > best_bound:
+                best, best_bound, waited = copy.deepcopy(system.state_dict()), terms["total"], 0
+            over = epoch == stage.epochs or waited >= stage.patience
+            if over:
+                system.load_state_dict(best)
+            last = self.number == len(self.recipe.training.stages) - 1
+            state = RunState(
+                self.recipe.model_dump(mode="json"),
+                self.number,
+                epoch,
+                _copy(system.state_dict()),
+                _copy(best),
+                best_bound,
+                waited,
+                optimiser.state_dict(),
+                over and last,
+            )
+            yield EpochEvent(
+                stage.name, epoch, loss, terms, best_bound, time.perf_counter() - start, state
+            )
+        system.load_state_dict(best)
+
+    def _start(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """What happens once, before a stage's first epoch."""
+        if self.number == 0:
+            self.system.decoder.start_at((self.fit.power + self.system.decoder.floor).log().mean(0))
+        for target, origin in self.stage.warm_start.items():
+            self.system.warm_start(target, origin)
+        return self._learning()
+
+    def _learning(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Freeze the system but for the parts that this stage trains."""
+        self.system.requires_grad_(False)
+        names = [item for part in self.stage.learn for item in self.system.part(part)]
+        for _, parameter in names:
+            parameter.requires_grad_(True)
+        return names
+
+    def _epoch(self, epoch: int, optimiser: torch.optim.Adam) -> Iterator[StepEvent]:
+        """One pass over the data; returns the mean loss in nats per frame."""
+        training, stage = self.recipe.training, self.stage
+        generator = torch.Generator().manual_seed(self._seed(epoch))
+        torch.manual_seed(self._seed(epoch) + 1)
+        if self.lips_fit is None or stage.augment_lips:
+            self.lips_fit = self._lips(self.fit, generator if stage.augment_lips else None)
+        share = (epoch - 1) / stage.epochs
+        for group in optimiser.param_groups:
+            group["lr"] = stage.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        # Only the networks that learn use dropout: a frozen network is a fixed function.
+        self.system.eval()
+        for part in stage.learn:
+            if part != "mixture":
+                getattr(self.system, part.replace("-", "_")).train()
+        loss_of = svi_loss(self.model, self.guide)
+        parameters = optimiser.param_groups[0]["params"]
+        count, total, steps = 0, 0.0, math.ceil(self.fit.power.shape[0] / training.batch)
+        feed = batches(
+            self.fit, self.lips_fit, size=training.batch, level_db=training.level_db, generator=generator
+        )
+        for step, (power, visual) in enumerate(feed, start=1):
+            heard = corrupt(power, stage.corrupt_audio)
+            weight = optimal_responsibility(self.model, self.guide, power, visual, heard=heard)
+            loss = loss_of(power, visual, heard=heard, responsibility=weight) / power.shape[0]
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, training.clip_norm, error_if_nonfinite=True)
+            optimiser.step()
+            value = float(loss.detach())
+            count, total = count + power.shape[0], total + value * power.shape[0]
+            yield StepEvent(stage.name, epoch, step, steps, value)
+        return total / count
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The bound's terms on the held-out frames, nats per frame: same corruption and draws at every call."""
+        self.system.eval()
+        sums: dict[str, float] = {}
+        devices = [self.device] if str(self.device).startswith("cuda") else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.recipe.seed)
+            for index in torch.arange(self.held_out.power.shape[0], device=self.held_out.power.device).split(4096):
+                power, visual = self.held_out.power[index], _pick(self.lips_held_out, index)
+                heard = corrupt(power, self.stage.corrupt_audio)
+                terms = bound_terms(self.model, self.guide, power, visual, heard=heard).means()
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0.0) + value * len(index)
+        means = {name: value / self.held_out.power.shape[0] for name, value in sums.items()}
+        if not math.isfinite(means["total"]):
+            raise ValueError(f"stage {self.stage.name}: expected a finite validation bound, got {means['total']}")
+        return means
+
+    def _seed(self, epoch: int) -> int:
+        return (self.recipe.seed * 1_000_003 + self.number * 10_007 + epoch) * 2
+
+
+def corrupt(power: Tensor, share: float) -> Tensor | None:
+    """What the audio encoder hears: uniform noise on the power [N, F] of a random `share` of the frames.
+
+    The target stays clean (Sadeghi & Alameda-Pineda 2021, sec. V). None if nothing is corrupted.
+    """
+    if share <= 0:
+        return None
+    hit = torch.rand(power.shape[:-1], device=power.device) < share
+    return power + CORRUPTION * torch.rand_like(power) * hit[..., None]
+
+
+def _pick(visual: Visual | None, index: Tensor) -> Visual | None:
+    return None if visual is None else Visual(visual.features[index], visual.valid[index])
+
+
+def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
