@@ -1,0 +1,153 @@
+"""Mouth crops kept as arrays: `.npz` and `.npy` of NumPy, and the `.mat` files of NTCD-TIMIT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyro_minvae.errors import InputError
+from pyro_minvae.media.files import atomic, existing_file
+from pyro_minvae.types import Lips
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Frame rate (Hz) of arrays that carry no times, and of NTCD-TIMIT's lip data.
+PLAIN_RATE = 25.0
+NTCD_RATE = 30.0
+# Side of NTCD-TIMIT's crops in pixels.
+NTCD_SIZE = 67
+
+
+def read_crops(path: str | Path, *, size: int = 67) -> Lips:
+    """Read crops from an array file and resize them to `size` x `size` pixels.
+
+    `.npz` holds `crops` [T, H, W] uint8 and perhaps `times` [T] s and `valid` [T] bool (as `save_lips`
+    writes); `.npy` holds crops [T, H, W] uint8. Without times, 25 frames per second from time 0 are
+    assumed; without `valid`, every frame is. `.mat` is NTCD-TIMIT's form, see `_read_mat`.
+
+    Raises:
+        InputError: when the file cannot be read or its arrays have another shape or type.
+    """
+    path = existing_file(path, "an array of mouth crops")
+    readers = {".npz": _read_npz, ".npy": _read_npy, ".mat": _read_mat}
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        raise InputError(f"{path}: expected crops as {', '.join(readers)}, found the suffix '{path.suffix}'")
+    lips = readers[suffix](path)
+    return lips._replace(crops=resize(lips.crops, size))
+
+
+def save_lips(path: str | Path, lips: Lips) -> None:
+    """Write `crops`, `times` and `valid` to a compressed `.npz`, atomically.
+
+    Raises:
+        InputError: for another suffix or an unwritable place.
+    """
+    import numpy as np
+
+    if Path(path).suffix.lower() != ".npz":
+        raise InputError(f"{path}: expected the name of a .npz file to write, found '{Path(path).suffix}'")
+    with atomic(path) as temporary:
+        np.savez_compressed(temporary, crops=lips.crops, times=lips.times, valid=lips.valid)
+
+
+def resize(crops: np.ndarray, size: int) -> np.ndarray:
+    """Grey pictures [T, H, W] uint8 to [T, size, size]: area means when shrinking, linear when growing."""
+    import cv2
+    import numpy as np
+
+    if crops.shape[1:] == (size, size):
+        return crops
+    way = cv2.INTER_AREA if min(crops.shape[1:]) >= size else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(crop, (size, size), interpolation=way) for crop in crops])
+
+
+def _read_npy(path: Path) -> Lips:
+    return _lips(path, {"crops": _load(path)})
+
+
+def _read_npz(path: Path) -> Lips:
+    import numpy as np
+
+    archive = _load(path)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InputError(f"{path}: expected an .npz archive, found a single array")
+    with archive:
+        try:
+            arrays = {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, EOFError) as error:
+            raise _unreadable(path, error) from None
+    if "crops" not in arrays:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise InputError(f"{path}: expected an array named 'crops', found {found}")
+    return _lips(path, arrays)
+
+
+def _read_mat(path: Path) -> Lips:
+    """NTCD-TIMIT lips: MATLAB 7.3 (HDF5) with `data` [T, 4489] at 30 frames per second.
+
+    A row is the orthonormal two-dimensional DCT of a 67 x 67 crop in column-major order, so the inverse DCT
+    of the row read as a matrix is the transposed picture in grey 0 to 255 (Abdelaziz, Interspeech 2017).
+    """
+    import h5py
+    import numpy as np
+    from scipy.fft import idctn
+
+    try:
+        with h5py.File(path, "r") as file:
+            data = file.get("data")
+            if not isinstance(data, h5py.Dataset):
+                raise InputError(
+                    f"{path}: expected a dataset named 'data', found {', '.join(file) or 'nothing'}"
+                )
+            values = np.asarray(data)
+    except OSError:
+        raise InputError(f"{path}: expected a MATLAB 7.3 file (HDF5), found one that is not") from None
+    if values.ndim != 2 or values.shape[1] != NTCD_SIZE**2 or len(values) == 0 or values.dtype.kind != "f":
+        raise InputError(
+            f"{path}: expected 'data' as float [frames, {NTCD_SIZE**2}], found {_describe(values)}"
+        )
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: expected finite values in 'data', found NaN or infinite ones")
+    transposed = idctn(values.reshape(-1, NTCD_SIZE, NTCD_SIZE), axes=(1, 2), norm="ortho")
+    crops = np.clip(np.rint(transposed.transpose(0, 2, 1)), 0, 255).astype(np.uint8)
+    return Lips(crops, np.arange(len(crops)) / NTCD_RATE, np.ones(len(crops), bool))
+
+
+def _load(path: Path) -> Any:
+    import zipfile
+
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from None
+
+
+def _lips(path: Path, arrays: dict[str, Any]) -> Lips:
+    """Check `crops`, `times` and `valid` and fill in what is missing."""
+    import numpy as np
+
+    crops = arrays["crops"]
+    if getattr(crops, "dtype", None) != np.uint8 or crops.ndim != 3 or 0 in crops.shape:
+        raise InputError(f"{path}: expected crops as uint8 [frames, height, width], found {_describe(crops)}")
+    times = arrays.get("times", np.arange(len(crops)) / PLAIN_RATE)
+    if times.shape != crops.shape[:1] or times.dtype.kind not in "fiu":
+        raise InputError(f"{path}: expected times as numbers [{len(crops)}], found {_describe(times)}")
+    if not np.isfinite(times).all() or np.any(np.diff(times) <= 0):
+        raise InputError(f"{path}: expected times that rise from frame to frame, found ones that do not")
+    valid = arrays.get("valid", np.ones(len(crops), bool))
+    if valid.shape != crops.shape[:1] or valid.dtype != bool:
+        raise InputError(f"{path}: expected valid as bool [{len(crops)}], found {_describe(valid)}")
+    return Lips(crops, times.astype(np.float64), valid)
+
+
+def _describe(value: Any) -> str:
+    return f"{getattr(value, 'dtype', type(value).__name__)} {list(getattr(value, 'shape', ()))}"
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(f"{path}: expected an array file of NumPy, found one that cannot be read ({reason})")
