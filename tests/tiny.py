@@ -1,0 +1,42 @@
+"""A system with small untrained networks, for tests of everything around the networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
+    """Write a model folder that `--model` takes: MIN-VAE with visual prior, or an A-VAE without `video`."""
+    import torch
+
+    from pyro_minvae.checkpoint import save_model
+    from pyro_minvae.config import parse_recipe
+    from pyro_minvae.system import System
+
+    stage = {
+        "name": "audio",
+        "prior": "standard",
+        "guide": "audio",
+        "learn": ["decoder", "audio"],
+        "epochs": 1,
+    }
+    tree = {
+        "name": "tiny",
+        "crops": {"size": 16},
+        "lips": {"components": 4, "context": 1},
+        "model": {"latent": 4, "decoder": {"hidden": [8]}},
+        "training": {"stages": [stage]},
+        "noise": {"rank": 2},
+        "inference": {"iterations": 2, "steps": 2, "keep": 1},
+    }
+    if video:
+        tree["model"]["prior"] = {"kind": "visual-mixture", "hidden": [8]}
+        tree["guide"] = {"kind": "mixture", "visual": {"hidden": [8]}}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        system = System(parse_recipe(tree, source="tests/tiny.py"))
+        if system.lips is not None:
+            system.lips.fit(torch.randint(0, 256, (20, 16, 16)))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder, system, {})
+    return folder
