@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -101,10 +102,12 @@ def prepare(
             waiting.setdefault(job.key, []).append(index)
         else:
             finish(index, stored)
-    for key, fault in _compute_all(list(missing.values()), workers):
-        result = fault or _reload(missing[key])
-        for index in waiting[key]:
-            finish(index, result)
+    # Closed at once on an error or an interrupt, or its traceback would keep the workers busy.
+    with closing(_compute_all(list(missing.values()), workers)) as results:
+        for key, fault in results:
+            result = fault or _reload(missing[key])
+            for index in waiting[key]:
+                finish(index, result)
     return [done[index] for index in sorted(done)], [faults[index] for index in sorted(faults)]
 
 
@@ -143,7 +146,7 @@ def content_key(audio: str, video: str | None, rate: int, crops: LipCrops) -> st
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _compute_all(jobs: list[Job], workers: int) -> Iterator[tuple[str, str | None]]:
+def _compute_all(jobs: list[Job], workers: int) -> Generator[tuple[str, str | None]]:
     """Run the jobs and yield each one's key, with the fault found in its files if any, as they end."""
     workers = min(workers, len(jobs))
     if workers < 2:
@@ -206,10 +209,11 @@ def _save(job: Job, features: Features) -> None:
 def load(job: Job) -> Features | None:
     """What the job's cache file holds, or None if there is none or it is damaged or of another kind."""
     try:
-        # The archive's checksums show flipped bits, its directory at the end shows a cut.
-        with np.load(job.target, allow_pickle=False) as file:
+        # The archive's checksums show flipped bits, its directory at the end shows a cut. Opened here because
+        # NumPy leaves a file open that it cannot read.
+        with open(job.target, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, NotImplementedError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, BadZipFile):
         return None
     wanted = {"key", "waveform"} | (set() if job.video is None else {"crops", "times", "valid"})
     if arrays.keys() != wanted or str(arrays["key"]) != job.key:

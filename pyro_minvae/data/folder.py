@@ -26,7 +26,7 @@ class Item(NamedTuple):
 
 
 def pair_by_stem(paths: Iterable[Path]) -> list[Item]:
-    """One item per folder and stem, sorted by path; other files than sound, video and crops are left out.
+    """One item per folder and stem, sorted by these; files other than sound, video and crops are left out.
 
     Sound comes from the audio file, else from the video. Lips come from crop arrays, else from the video. So
     `a.wav` with `a.mkv` takes the sound from the first and the lips from the second, and a video alone gives
