@@ -33,7 +33,7 @@ def evaluate(
 
     from rich.console import Console
 
-    from pyro_minvae.cli.console import console, progress
+    from pyro_minvae.cli.console import progress, say, warn
     from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.evaluation import report
     from pyro_minvae.evaluation.benchmark import evaluate as run
@@ -50,13 +50,14 @@ def evaluate(
         check_writable(ensure_folder(out) / "scores.json")
     inspect = plotter(plot, items, out=out) if plot else None
     rows = []
-    with progress("evaluating", total=len(items)) as advance:
+    with progress("item") as bar:
+        task = bar.add_task("evaluating", total=len(items), item="")
         for row in run(items, make, workers=workers, seed=seed, use_video=video, inspect=inspect):
             rows.append(row)
-            advance(f"{row.item.id} {row.item.noise}")
+            bar.update(task, advance=1, item=f"{row.item.id} {row.item.noise}")
     Console().print(report.table(rows, model=model))
     for line in report.failures(rows):
-        console.print(f"no score: {line}", soft_wrap=True, markup=False, highlight=False)
+        warn(f"no score for {line}")
     if out:
         settings = {
             "manifest": str(manifest),
@@ -69,3 +70,4 @@ def evaluate(
         command = report.command_line(sys.argv)
         report.write_csv(out / "scores.csv", rows)
         report.write_json(out / "scores.json", rows, model=model, settings=settings, command=command)
+        say(f"{out / 'scores.csv'}, {out / 'scores.json'}: the scores of {len(rows)} mixtures")

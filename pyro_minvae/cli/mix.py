@@ -29,12 +29,12 @@ def mix(
     Writes OUT/NOISE/SNRdB/ID.flac, OUT/clean/ID.flac and OUT/manifest.jsonl, which `pyro-minvae evaluate`
     reads. The SNR is the power ratio over the whole clip.
     """
-    from pyro_minvae.cli.console import console, progress
+    from pyro_minvae.cli.console import progress, say
     from pyro_minvae.data.corpus import open_corpus
     from pyro_minvae.errors import InputError
     from pyro_minvae.evaluation import mixing
     from pyro_minvae.evaluation.manifest import NAME
-    from pyro_minvae.evaluation.noisy_set import make_noisy_set, select
+    from pyro_minvae.evaluation.noisy_set import check_set, make_noisy_set, select
 
     noises: list[mixing.Noise] = [item for source in noise or [] for item in mixing.recordings(source)]
     if white:
@@ -46,6 +46,15 @@ def mix(
     if not snr:
         raise InputError("mix: expected at least one --snr in dB, found none")
     utterances = select(open_corpus(speech), split=split, ids=list_, limit=limit, source=speech)
-    with progress("mixing", total=len(utterances) * len(noises) * len(snr)) as advance:
-        items = make_noisy_set(utterances, noises, snrs_db=snr, out=out, seed=seed, advance=advance)
-    console.print(f"{len(items)} mixtures of {len(utterances)} utterances: {out / NAME}", soft_wrap=True)
+    check_set(utterances, noises, snrs_db=snr, out=out)
+    with progress("item") as bar:
+        task = bar.add_task("mixing", total=len(utterances) * len(noises) * len(snr), item="")
+        items = make_noisy_set(
+            utterances,
+            noises,
+            snrs_db=snr,
+            out=out,
+            seed=seed,
+            advance=lambda item: bar.update(task, advance=1, item=item),
+        )
+    say(f"{out / NAME}: {len(items)} mixtures of {len(utterances)} utterances")

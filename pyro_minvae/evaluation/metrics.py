@@ -19,7 +19,7 @@ RATE = 16000
 PESQ_SAFE = 20
 """s; shorter signals cannot hold the 50 stretches of speech that overflow the arrays of PESQ's code."""
 
-HEADINGS = {"si_sdr": "SI-SDR [dB]", "pesq": "PESQ (wide band)", "stoi": "STOI", "estoi": "ESTOI"}
+HEADINGS = {"si_sdr": "SI-SDR (dB)", "pesq": "PESQ (wide band)", "stoi": "STOI", "estoi": "ESTOI"}
 """The metrics in the order of every table, and how a table names them."""
 
 

@@ -114,7 +114,7 @@ class Recording(NamedTuple):
 
 
 class Babble(NamedTuple):
-    """Several voices: as many `speakers`, each at equal power (each over its whole file), never the target's own.
+    """Voices of several `speakers` at equal power (over their whole files), never the speaker of the target.
 
     `voices` maps each speaker to the files of theirs.
     """
@@ -146,7 +146,7 @@ class Babble(NamedTuple):
         ]
         if len(others) < self.speakers:
             raise InputError(
-                f"{self.folder}: expected speech of at least {self.speakers} speakers for babble, not counting"
+                f"{self.folder}: expected at least {self.speakers} speakers for babble, not counting"
                 f" that of {target.name}, found {len(others)}"
             )
         picked = generator.choice(len(others), self.speakers, replace=False)

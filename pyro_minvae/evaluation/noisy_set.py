@@ -31,8 +31,7 @@ def make_noisy_set(
     and, when all of them are there, `manifest.jsonl`: a set that was interrupted has none. `advance` hears of
     each mixture. Raises `InputError` for doubled names and for speech or noise that cannot be mixed.
     """
-    _check_names(utterances, noises)
-    check_writable(ensure_folder(out) / NAME)
+    check_set(utterances, noises, snrs_db=snrs_db, out=out)
     (out / NAME).unlink(missing_ok=True)
     items = []
     for utterance in utterances:
@@ -78,13 +77,15 @@ def select(
             )
     if ids is not None:
         try:
-            names = set(existing_file(ids, "a list of ids").read_text(encoding="utf-8").split())
+            lines = existing_file(ids, "a list of ids").read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
             raise InputError(f"{ids}: expected a list of ids, found {error}") from error
-        unknown = sorted(names - {utterance.id for utterance in found})
+        names = {line.strip() for line in lines} - {""}
+        known = {utterance.id: {utterance.id, utterance.id.rpartition("/")[2]} for utterance in found}
+        unknown = sorted(names.difference(*known.values()))
         if unknown:
             raise InputError(f"{ids}: expected ids of {source}, found {unknown[0]}")
-        found = [utterance for utterance in found if utterance.id in names]
+        found = [utterance for utterance in found if names & known[utterance.id]]
     if not found:
         raise InputError(f"{source}: expected at least one utterance to mix, found none")
     return spread(found, limit)
@@ -133,18 +134,25 @@ def _write(path: Path, signal: np.ndarray, rate: int) -> None:
     write_audio(path, Audio(signal[None], rate, subtype, form))
 
 
-def _check_names(utterances: Sequence[Utterance], noises: Sequence[Noise]) -> None:
-    """Two things of one name would overwrite each other."""
+def check_set(
+    utterances: Sequence[Utterance], noises: Sequence[Noise], *, snrs_db: Sequence[float], out: Path
+) -> None:
+    """Raise `InputError` where two files would have one name, an SNR is none or `out` cannot be written."""
     for what, names in (
         ("utterances", [utterance.id for utterance in utterances]),
         ("noises", [noise.name for noise in noises]),
+        ("SNRs", [f"{snr_db:g} dB" for snr_db in snrs_db]),
     ):
         if not names:
             raise InputError(f"expected at least one of the {what} to mix, found none")
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
-            raise InputError(f"{name}: expected {what} with different names, found {count} of this one")
+            raise InputError(f"{name}: expected different {what}, found {count} of this name")
     if any(noise.name == "clean" for noise in noises):
         raise InputError(
             "clean: expected another name for a noise, this one is the folder of the clean speech"
         )
+    for snr_db in snrs_db:
+        if not -100 <= snr_db <= 100:
+            raise InputError(f"--snr {snr_db:g}: expected a finite SNR between -100 and 100 dB")
+    check_writable(ensure_folder(out) / NAME)

@@ -93,9 +93,11 @@ def _cell(rows: Sequence[Row], metric: str) -> Cell:
 
 def table(rows: Sequence[Row], *, model: str) -> Table:
     """The summary for the console: four lines for each noise and SNR."""
+    from rich.markup import escape
     from rich.table import Table
 
-    result = Table(title=f"{model}: {len(rows)} mixtures, means and 95 % bootstrap intervals over mixtures")
+    title = f"{model}: {len(rows)} mixtures, means and 95 % bootstrap intervals over mixtures"
+    result = Table(title=escape(title))
     for heading in ("noise", "SNR", "n", ""):
         result.add_column(heading, justify="left" if heading in ("noise", "") else "right")
     for heading in HEADINGS.values():
@@ -108,7 +110,7 @@ def table(rows: Sequence[Row], *, model: str) -> Table:
             [number(cell.gain, name, sign=True) for name, cell in group.cells.items()],
             [interval(cell, name) for name, cell in group.cells.items()],
         ]
-        first = [group.noise, snr, str(group.mixtures)]
+        first = [escape(group.noise), snr, str(group.mixtures)]
         for label, values in zip(("input", "output", "gain", "95 %"), lines, strict=True):
             result.add_row(*first, label, *values, end_section=label == "95 %")
             first = ["", "", ""]

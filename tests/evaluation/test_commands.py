@@ -1,0 +1,161 @@
+"""`pyro-minvae mix` and `pyro-minvae evaluate`, end to end on synthetic voices and on one real clip."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from fake_enhancers import Identity
+
+from pyro_minvae.evaluation.manifest import NAME, Item, read_manifest
+from pyro_minvae.evaluation.metrics import score
+
+RunCli = Callable[..., Any]
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Let every model be one that does nothing; what it was asked for is noted."""
+    from pyro_minvae.config import Recipe, Training
+    from pyro_minvae.enhancer import Enhancer
+
+    asked: list[dict[str, Any]] = []
+
+    def from_pretrained(name: str, **options: Any) -> Identity:
+        asked.append({"name": name, **options})
+        model: Any = Identity()
+        model.recipe = Recipe(name="nothing", training=Training(stages=()))
+        return model  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Enhancer, "from_pretrained", from_pretrained)
+    return asked
+
+
+def test_mix_writes_a_set(run_cli: RunCli, tmp_path: Path, speech_folder: Path, noise_file: Path) -> None:
+    out = tmp_path / "set"
+    done = run_cli(
+        *("mix", speech_folder, "--out", out, "--noise", noise_file, "--white", "--babble", speech_folder),
+        *("--snr", "-5", "--snr", "5", "--seed", 3, "--limit", 2),
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "12 mixtures of 2 utterances" in done.stdout
+    items = read_manifest(out)
+    assert {(item.noise, item.snr_db) for item in items} == {
+        (noise, snr) for noise in ("rumble", "white", "babble") for snr in (-5, 5)
+    }
+    for item in items:
+        mixture, clean = (soundfile.read(path)[0] for path in (item.mixture, item.clean))
+        noise = mixture - item.scale * clean
+        assert 10 * np.log10(np.sum((item.scale * clean) ** 2) / np.sum(noise**2)) == pytest.approx(
+            item.snr_db, abs=1e-3
+        )
+        assert (item.seed, item.rate) == (3, 16000)
+
+
+def test_evaluate_prints_and_writes_scores(
+    run_cli: RunCli, tmp_path: Path, noisy_set: list[Item], identity: list[dict[str, Any]]
+) -> None:
+    folder, out = noisy_set[0].clean.parents[1], tmp_path / "scores"
+    done = run_cli(
+        *("evaluate", folder, "--model", "nothing", "--out", out, "--workers", 1, "--limit", 2),
+        *("--set", "inference.iterations=3", "--plot", 1),
+    )
+    assert done.exit_code == 0, done.stderr
+    for part in ("nothing: 2 mixtures", "PESQ (wide band)", "SI-SDR (dB)", "overall", "+0.00"):
+        assert part in done.stdout
+    assert identity[0] == {"name": "nothing", "overrides": ["inference.iterations=3"]}
+    with open(out / "scores.csv", encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["snr_db"] for line in lines] == ["-5.0", "5.0"]
+    tree = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert tree["settings"]["set"] == ["inference.iterations=3"]
+    assert tree["settings"]["recipe"]["name"] == "nothing"
+    assert [path.suffix for path in (out / "plots").iterdir()] == [".png"]
+
+
+def test_evaluate_names_what_it_could_not_score(
+    run_cli: RunCli, tmp_path: Path, noisy_set: list[Item], identity: list[dict[str, Any]]
+) -> None:
+    row = noisy_set[0].model_dump(mode="json") | {"mixture": str(tmp_path / "gone.flac")}
+    (tmp_path / NAME).write_text(json.dumps(row) + "\n")
+    done = run_cli("evaluate", tmp_path, "--model", "nothing", "--workers", 1)
+    assert done.exit_code == 0
+    assert "gone.flac" in done.stderr
+    assert "no score" in done.stderr
+
+
+BAD_MIXES = {
+    "no noise": (["--snr", "0"], "expected a kind of noise"),
+    "no snr": (["--white"], "at least one --snr"),
+    "no such noise": (["--noise", "nowhere", "--snr", "0"], "nowhere: expected a noise file"),
+    "no babble": (["--babble", "nowhere", "--snr", "0"], "nowhere: expected a folder of speech"),
+    "doubled": (["--white", "--noise", "white.wav", "--snr", "0"], "different noises"),
+    "split": (["--white", "--snr", "0", "--split", "test"], "split test"),
+    "list": (["--white", "--snr", "0", "--list", "none.txt"], "none.txt: expected a list of ids"),
+    "same snr": (["--white", "--snr", "0", "--snr", "0"], "different SNRs"),
+    "infinite": (["--white", "--snr", "nan"], "expected a finite SNR"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MIXES)
+def test_bad_mixes_are_one_line(
+    case: str, run_cli: RunCli, tmp_path: Path, speech_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("white.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 8000), 16000)
+    arguments, fault = BAD_MIXES[case]
+    done = run_cli("mix", speech_folder, "--out", tmp_path / "set", *arguments)
+    assert done.exit_code == 2
+    assert fault in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "set" / NAME).exists()
+
+
+def test_mix_refuses_missing_speech_and_bad_folders(
+    run_cli: RunCli, tmp_path: Path, speech_folder: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for speech, out in ((tmp_path / "none", tmp_path / "set"), (speech_folder, tmp_path / "file" / "set")):
+        done = run_cli("mix", speech, "--out", out, "--white", "--snr", 0)
+        assert done.exit_code == 2
+        assert done.stderr.startswith("error: ")
+
+
+def test_bad_evaluations_are_one_line(
+    run_cli: RunCli, tmp_path: Path, noisy_set: list[Item], identity: list[dict[str, Any]]
+) -> None:
+    folder = noisy_set[0].clean.parents[1]
+    (tmp_path / "file").touch()
+    for arguments, fault in (
+        ([tmp_path / "none"], "found no file"),
+        ([folder, "--plot", "3"], "expected --out"),
+        ([folder, "--out", tmp_path / "file" / "x"], "expected a folder to write to"),
+    ):
+        done = run_cli("evaluate", *arguments, "--model", "nothing")
+        assert done.exit_code == 2
+        assert done.stderr.startswith("error: ")
+        assert fault in done.stderr
+
+
+@pytest.mark.real_data
+def test_a_real_clip_in_a_cafe(run_cli: RunCli, tmp_path: Path, data_root: Path) -> None:
+    done = run_cli(
+        *("mix", data_root / "grid", "--split", "val", "--limit", 1, "--out", tmp_path),
+        *("--noise", data_root / "noise" / "cafe.flac", "--snr", -5),
+        *("--babble", data_root / "librispeech" / "val"),
+    )
+    assert done.exit_code == 0, done.stderr
+    for item in read_manifest(tmp_path):
+        mixture, clean = (soundfile.read(path)[0] for path in (item.mixture, item.clean))
+        scores = score(item.scale * clean, mixture, 16000)
+        assert scores.reasons == {}
+        assert 1 < scores.values["pesq"] < 2
+        assert scores.values["si_sdr"] == pytest.approx(-5, abs=1)
+        assert item.video is not None
+        assert item.video.suffix == ".mkv"
