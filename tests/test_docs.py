@@ -171,3 +171,11 @@ def test_every_command_and_option_is_documented() -> None:
         for name, command in group.commands.items()
     }
     assert documented_options() == real
+
+
+def test_every_recipe_and_bundled_model_is_documented() -> None:
+    from pyro_minvae.checkpoint import pretrained_names
+    from pyro_minvae.config import recipe_names
+
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in recipe_names() + pretrained_names() if f"`{name}`" not in text] == []
