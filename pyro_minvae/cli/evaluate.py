@@ -67,7 +67,7 @@ def evaluate(
             "limit": limit,
         }
         settings["recipe"] = recipe.model_dump(mode="json")
-        command = report.command_line(sys.argv)
+        contents = report.tree(rows, model=model, settings=settings)
         report.write_csv(out / "scores.csv", rows)
-        report.write_json(out / "scores.json", rows, model=model, settings=settings, command=command)
+        report.write_json(out / "scores.json", {"command": report.command_line(sys.argv), **contents})
         say(f"{out / 'scores.csv'}, {out / 'scores.json'}: the scores of {len(rows)} mixtures")

@@ -1,4 +1,4 @@
-"""What an evaluation says: means, gains and their intervals as a table, each mixture as CSV, all as JSON."""
+"""What an evaluation says: the summary as a table, each mixture as CSV, all of it as JSON."""
 
 from __future__ import annotations
 
@@ -8,87 +8,18 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyro_minvae import __version__
 from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.metrics import HEADINGS
+from pyro_minvae.evaluation.summary import Cell, Group, summarise
 from pyro_minvae.media.files import atomic
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-RESAMPLES = 2000
-
-
-class Cell(NamedTuple):
-    """One metric in a group: mean `input` and `output`, mean `gain` = output - input, its 95 % interval.
-
-    Only the `mixtures` that have both scores enter; where there is none, all is NaN.
-    """
-
-    input: float
-    output: float
-    gain: float
-    low: float
-    high: float
-    mixtures: int
-
-
-class Group(NamedTuple):
-    """The mixtures of one `noise` and SNR, or all ("overall", None). `cells` by the keys of `HEADINGS`."""
-
-    noise: str
-    snr_db: float | None
-    mixtures: int
-    failures: int
-    cells: dict[str, Cell]
-
-
-def summarise(rows: Sequence[Row]) -> list[Group]:
-    """One group for each noise and SNR in the order of their first mixture, then the overall one."""
-    groups: dict[tuple[str, float | None], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.item.noise, row.item.snr_db), []).append(row)
-    groups["overall", None] = list(rows)
-    return [
-        Group(
-            noise,
-            snr_db,
-            len(members),
-            sum(bool(row.output.reasons) for row in members),
-            {name: _cell(members, name) for name in HEADINGS},
-        )
-        for (noise, snr_db), members in groups.items()
-    ]
-
-
-def bootstrap(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `values` [n] over `resamples` draws of n with replacement.
-
-    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3. NaN for no values.
-    """
-    if len(values) == 0:
-        return math.nan, math.nan
-    generator = np.random.default_rng(seed)
-    # One resample at a time: the table of all of them would not fit in memory for a large set.
-    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _cell(rows: Sequence[Row], metric: str) -> Cell:
-    pairs = np.array([(row.input.values[metric], row.output.values[metric]) for row in rows]).reshape(-1, 2)
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    if len(pairs) == 0:
-        return Cell(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
-    gains = pairs[:, 1] - pairs[:, 0]
-    low, high = bootstrap(gains)
-    return Cell(
-        float(pairs[:, 0].mean()), float(pairs[:, 1].mean()), float(gains.mean()), low, high, len(pairs)
-    )
 
 
 def table(rows: Sequence[Row], *, model: str) -> Table:
@@ -114,6 +45,34 @@ def table(rows: Sequence[Row], *, model: str) -> Table:
         for label, values in zip(("input", "output", "gain", "95 %"), lines, strict=True):
             result.add_row(*first, label, *values, end_section=label == "95 %")
             first = ["", "", ""]
+    return result
+
+
+def comparison(systems: dict[str, Sequence[Row]]) -> Table:
+    """One line for each system on the same mixtures, below the mixtures' own; ready for a Markdown page."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    result = Table(box=box.MARKDOWN)
+    result.add_column("system")
+    for heading in (*HEADINGS.values(), "SI-SDR gain (dB) [95 %]", "ESTOI gain [95 %]", "real-time factor"):
+        result.add_column(heading, justify="right")
+    for name, rows in systems.items():
+        cells = summarise(rows)[-1].cells
+        if not result.rows:
+            result.add_row("mixture", *(number(cell.input, key) for key, cell in cells.items()), "", "", "")
+        gains = [
+            f"{number(cells[key].gain, key, sign=True)} {interval(cells[key], key)}"
+            for key in ("si_sdr", "estoi")
+        ]
+        speed = [row.real_time_factor for row in rows if math.isfinite(row.real_time_factor)]
+        result.add_row(
+            escape(name),
+            *(number(cell.output, key) for key, cell in cells.items()),
+            *gains,
+            f"{np.mean(speed):.2f}" if speed else "-",
+        )
     return result
 
 
@@ -170,8 +129,7 @@ def record(row: Row) -> dict[str, Any]:
         "seed",
     ):
         flat[key] = getattr(row, key)
-    flat |= {"mixture": str(item.mixture), "reason": row.error or reasons(row)}
-    return flat
+    return flat | {"reason": row.error or reasons(row)}
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -183,22 +141,23 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(records)
 
 
-def write_json(
-    path: Path, rows: Sequence[Row], *, model: str, settings: dict[str, Any], command: str
-) -> None:
-    """Everything needed to read the figures and to make them again; a missing score is null."""
-    tree = {
+def tree(rows: Sequence[Row], *, model: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything needed to read the figures of one model and to make them again, as plain dicts."""
+    return {
         "package": "pyro-minvae",
         "version": __version__,
-        "command": command,
         "model": model,
         "settings": settings,
         "metrics": HEADINGS,
         "summary": [_group(group) for group in summarise(rows)],
         "rows": [record(row) for row in rows],
     }
+
+
+def write_json(path: Path, contents: dict[str, Any]) -> None:
+    """Write plain dicts; a missing score is null."""
     with atomic(path) as temporary:
-        text = json.dumps(_finite(tree), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_finite(contents), indent=1, ensure_ascii=False, allow_nan=False)
         Path(temporary).write_text(text + "\n", encoding="utf-8")
 
 

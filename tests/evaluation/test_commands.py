@@ -22,16 +22,16 @@ RunCli = Callable[..., Any]
 @pytest.fixture
 def identity(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Let every model be one that does nothing; what it was asked for is noted."""
-    from pyro_minvae.config import Recipe, Training
+    from pyro_minvae.config import Recipe
     from pyro_minvae.enhancer import Enhancer
 
     asked: list[dict[str, Any]] = []
 
-    def from_pretrained(name: str, **options: Any) -> Identity:
+    def from_pretrained(name: str, **options: Any) -> Any:
         asked.append({"name": name, **options})
         model: Any = Identity()
-        model.recipe = Recipe(name="nothing", training=Training(stages=()))
-        return model  # type: ignore[no-any-return]
+        model.recipe = Recipe.model_validate({"name": "nothing", "training": {"stages": []}})
+        return model
 
     monkeypatch.setattr(Enhancer, "from_pretrained", from_pretrained)
     return asked

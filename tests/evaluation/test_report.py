@@ -16,6 +16,7 @@ from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.manifest import Item
 from pyro_minvae.evaluation.metrics import HEADINGS, Scores, failed
+from pyro_minvae.evaluation.summary import bootstrap, summarise
 
 
 def row(number: int, noise: str, before: float, after: float) -> Row:
@@ -33,7 +34,7 @@ def rows() -> list[Row]:
 
 
 def test_groups_are_means_of_what_was_measured(rows: list[Row]) -> None:
-    cafe, white, overall = report.summarise(rows)
+    cafe, white, overall = summarise(rows)
     assert (cafe.noise, cafe.snr_db, cafe.mixtures, cafe.failures) == ("cafe", -5, 2, 0)
     assert cafe.cells["pesq"][:3] == (-4.5, 2.5, 7)
     assert (white.mixtures, white.failures) == (2, 1)
@@ -46,13 +47,13 @@ def test_groups_are_means_of_what_was_measured(rows: list[Row]) -> None:
 def test_bootstrap_covers_the_mean_and_shrinks() -> None:
     generator = np.random.default_rng(0)
     few, many = generator.normal(3, 1, 25), generator.normal(3, 1, 400)
-    low, high = report.bootstrap(many)
+    low, high = bootstrap(many)
     assert low < many.mean() < high
     # The interval of a mean of n normal values is 2 * 1.96 / sqrt(n) wide.
     assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
-    assert np.diff(report.bootstrap(few))[0] == pytest.approx(2 * 1.96 / 5, rel=0.4)
-    assert report.bootstrap(many) == (low, high)
-    assert np.isnan(report.bootstrap(few[:0])).all()
+    assert np.diff(bootstrap(few))[0] == pytest.approx(2 * 1.96 / 5, rel=0.4)
+    assert bootstrap(many) == (low, high)
+    assert np.isnan(bootstrap(few[:0])).all()
 
 
 def test_the_table_names_units_and_pesq_mode(rows: list[Row]) -> None:
@@ -73,6 +74,21 @@ def test_the_table_names_units_and_pesq_mode(rows: list[Row]) -> None:
     assert report.failures(rows) == ["m3: it broke"]
 
 
+def test_systems_are_compared_in_markdown(rows: list[Row]) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(report.comparison({"good": rows[:2], "other [x]": rows[2:3]}))
+    lines = [line.strip() for line in stream.getvalue().splitlines() if line.strip()]
+    assert [line.split("|")[1].strip() for line in lines] == [
+        "system",
+        "-" * 11,
+        "mixture",
+        "good",
+        "other [x]",
+    ]
+    assert "+7.00 [6.00, 8.00]" in lines[3]
+    assert "PESQ (wide band)" in lines[0]
+
+
 def test_csv_has_a_line_for_each_mixture(rows: list[Row], tmp_path: Path) -> None:
     report.write_csv(tmp_path / "scores.csv", rows)
     with open(tmp_path / "scores.csv", encoding="utf-8", newline="") as stream:
@@ -85,7 +101,8 @@ def test_csv_has_a_line_for_each_mixture(rows: list[Row], tmp_path: Path) -> Non
 
 def test_json_can_be_read_and_repeats_the_run(rows: list[Row], tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
-    report.write_json(path, rows, model="m", settings={"seed": 3}, command="pyro-minvae evaluate")
+    contents = report.tree(rows, model="m", settings={"seed": 3})
+    report.write_json(path, {"command": "pyro-minvae evaluate", **contents})
 
     def refuse(name: str) -> float:
         raise AssertionError(name)

@@ -1,0 +1,82 @@
+"""Means, gains and confidence intervals of the scores of a noisy set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pyro_minvae.evaluation.benchmark import Row
+from pyro_minvae.evaluation.metrics import HEADINGS
+
+RESAMPLES = 2000
+
+
+class Cell(NamedTuple):
+    """One metric in a group: mean `input` and `output`, mean `gain` = output - input, its 95 % interval.
+
+    Only the `mixtures` that have both scores enter; where there is none, all is NaN.
+    """
+
+    input: float
+    output: float
+    gain: float
+    low: float
+    high: float
+    mixtures: int
+
+
+class Group(NamedTuple):
+    """The mixtures of one `noise` and SNR, or all ("overall", None). `cells` by the keys of `HEADINGS`."""
+
+    noise: str
+    snr_db: float | None
+    mixtures: int
+    failures: int
+    cells: dict[str, Cell]
+
+
+def summarise(rows: Sequence[Row]) -> list[Group]:
+    """One group for each noise and SNR in the order of their first mixture, then the overall one."""
+    groups: dict[tuple[str, float | None], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.item.noise, row.item.snr_db), []).append(row)
+    groups["overall", None] = list(rows)
+    return [
+        Group(
+            noise,
+            snr_db,
+            len(members),
+            sum(bool(row.output.reasons) for row in members),
+            {name: _cell(members, name) for name in HEADINGS},
+        )
+        for (noise, snr_db), members in groups.items()
+    ]
+
+
+def bootstrap(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of `values` [n] over `resamples` draws of n with replacement.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3. NaN for no values.
+    """
+    if len(values) == 0:
+        return math.nan, math.nan
+    generator = np.random.default_rng(seed)
+    # One resample at a time: the table of all of them would not fit in memory for a large set.
+    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _cell(rows: Sequence[Row], metric: str) -> Cell:
+    pairs = np.array([(row.input.values[metric], row.output.values[metric]) for row in rows]).reshape(-1, 2)
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    if len(pairs) == 0:
+        return Cell(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+    gains = pairs[:, 1] - pairs[:, 0]
+    low, high = bootstrap(gains)
+    return Cell(
+        float(pairs[:, 0].mean()), float(pairs[:, 1].mean()), float(gains.mean()), low, high, len(pairs)
+    )
