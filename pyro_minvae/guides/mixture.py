@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
 from pyro_minvae.models.networks import GaussianNetwork
-from pyro_minvae.models.priors import Gaussian, at_valid, by_validity
+from pyro_minvae.models.priors import Gaussian, at_valid, seen
 from pyro_minvae.types import Visual
 
 
@@ -34,7 +34,7 @@ class MixtureGuide(Guide):
         mean, scale = self.audio(power if heard is None else heard)
         if visual is None:
             return (torch.zeros_like(mean), torch.ones_like(scale)), (mean, scale)
-        return by_validity(self.visual_network(visual.features), visual), (mean, scale)
+        return seen(self.visual_network, visual), (mean, scale)
 
     def forward(
         self,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.config import Inference
-from pyro_minvae.inference.kernels.base import Kernel
+from pyro_minvae.inference.kernels.base import Kernel, LogDensity
 from pyro_minvae.inference.kernels.metropolis import Metropolis
 from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.mixture import Source, log_likelihood
@@ -92,6 +92,42 @@ def mean_field_statistics(expected: Tensor) -> Statistics:
     return statistics
 
 
+def marginal_target(source: Source, *, gain: Tensor, others: Tensor, power: Tensor) -> LogDensity:
+    """log p(z | x) up to a constant: log p(z | v) - sum_f [log V + |x|^2 / V], V = g sigma(z) + `others`.
+
+    Args:
+        source: the speaker whose z is open.
+        gain: its g [..., N].
+        others: variance [..., N, F] of all else: noise and other speakers.
+        power: |x|^2 [..., N, F].
+    """
+    prior = source.model.prior.components(source.visual)
+
+    def log_density(z: Tensor) -> Tensor:
+        variance = gain[..., None] * source.model.variance(z, source.visual) + others
+        return prior.log_prob(z) + log_likelihood(power, variance)
+
+    return log_density
+
+
+def mean_field_target(source: Source, *, gain: Tensor, expected: Tensor, weight: Tensor | None) -> LogDensity:
+    """log q(z) up to a constant: E_q(alpha)[log p(z | alpha, v)] - sum_f [log g sigma + E|sqrt(g) s|^2 / g sigma].
+
+    Args:
+        source: the speaker whose z is open.
+        gain: its g [..., N].
+        expected: E|sqrt(g) s|^2 [..., N, F] under q(s).
+        weight: q(alpha = 1) [..., N], None where there is no alpha.
+    """
+    prior = source.model.prior.components(source.visual)
+
+    def log_density(z: Tensor) -> Tensor:
+        variance = gain[..., None] * source.model.variance(z, source.visual)
+        return prior.expected_log_prob(z, weight) + log_likelihood(expected, variance)
+
+    return log_density
+
+
 class _Engine:
     """The loop's variables; every method is one line of the algorithm."""
 
@@ -154,7 +190,7 @@ class _Engine:
 
     def _sample(self, j: int) -> tuple[Tensor, Tensor]:
         """Move the chains of source j; the kept draws [D, ..., N, L] and the mean acceptance."""
-        log_density = self._mean_field_target(j) if self.mean_field else self._marginal_target(j)
+        log_density = self._target(j)
         state = self.kernel.init(log_density, self.z[j])
         draws, accepted = [], []
         for step in range(self.config.steps):
@@ -167,31 +203,17 @@ class _Engine:
             self.sigma[j] = self._sigma(j, state.position)
         return torch.cat(draws), torch.stack(accepted).mean()
 
-    def _marginal_target(self, j: int):  # type: ignore[no-untyped-def]
-        """log p(z | x) up to a constant: log p(z | v) - sum_f [log V + |x|^2 / V]."""
+    def _target(self, j: int) -> LogDensity:
+        """What the chains of source j sample in this E-step."""
+        source, gain = self.sources[j], self.gain[j]
+        if self.mean_field:
+            speech = self._posterior_variance()
+            expected = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
+            return mean_field_target(source, gain=gain, expected=expected, weight=self.responsibility[j])
         others = sum(
             (self.gain[i][..., None] * s for i, s in enumerate(self.sigma) if i != j), start=self.noise.variance()
         )
-        model, visual, gain = self.sources[j].model, self.sources[j].visual, self.gain[j][..., None]
-
-        def log_density(z: Tensor) -> Tensor:
-            variance = gain * model.variance(z, visual) + others
-            return model.log_prior(z, visual) + log_likelihood(self.power, variance)
-
-        return log_density
-
-    def _mean_field_target(self, j: int):  # type: ignore[no-untyped-def]
-        """log q(z): E_q(alpha)[log p(z | alpha, v)] - sum_f [log g sigma + E|s|^2 / g sigma]."""
-        speech = self._posterior_variance()
-        expected = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
-        model, visual, gain = self.sources[j].model, self.sources[j].visual, self.gain[j][..., None]
-        weight = self.responsibility[j]
-
-        def log_density(z: Tensor) -> Tensor:
-            log_prior = model.prior.expected_log_prob(z, visual, weight)
-            return log_prior + log_likelihood(expected, gain * model.variance(z, visual))
-
-        return log_density
+        return marginal_target(source, gain=gain, others=others, power=self.power)
 
     def _posterior_variance(self) -> Tensor:
         """gamma_j = g / mean_r[1 / sigma]: the variance of q(s)'s prior factor [J, ..., N, F]."""

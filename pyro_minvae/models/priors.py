@@ -7,6 +7,7 @@ else, the Pyro sites included, follows from these.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,36 @@ def gaussian_log_prob(z: Tensor, gaussian: Gaussian) -> Tensor:
     return -0.5 * (terms.expand(z.shape).sum(-1) + z.shape[-1] * math.log(2 * math.pi))
 
 
-def by_validity(gaussian: Gaussian, visual: Visual) -> Gaussian:
+def seen(network: GaussianNetwork, visual: Visual) -> Gaussian:
     """The Gaussian of a visual network, and N(0, I) on frames without valid lips."""
     valid = visual.valid[..., None]
-    mean, scale = gaussian
+    # Features of invalid frames may be anything; a NaN among them would reach the weights' gradients.
+    mean, scale = network(torch.where(valid, visual.features, 0.0))
     return torch.where(valid, mean, torch.zeros_like(mean)), torch.where(valid, scale, torch.ones_like(scale))
+
+
+class Components(NamedTuple):
+    """p(alpha) p(z | alpha, v) at given lips, for samplers: the networks have run, only z is open.
+
+    `gaussians` are p(z | alpha, v) at index alpha (a single one where there is no alpha), `weight` is p(alpha = 1).
+    """
+
+    gaussians: tuple[Gaussian, ...]
+    weight: Tensor | None
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log sum_alpha p(alpha) p(z | alpha, v), exactly: [..., N, L] to [..., N]."""
+        parts = [gaussian_log_prob(z, gaussian) for gaussian in self.gaussians]
+        if self.weight is None:
+            return parts[0]
+        return torch.logaddexp(parts[0] + torch.log1p(-self.weight), parts[1] + self.weight.log())
+
+    def expected_log_prob(self, z: Tensor, weight: Tensor | None) -> Tensor:
+        """E_q(alpha)[log p(z | alpha, v)] for q(alpha = 1) = `weight` [..., N]: [..., N, L] to [..., N]."""
+        parts = [gaussian_log_prob(z, gaussian) for gaussian in self.gaussians]
+        if weight is None:
+            return parts[0]
+        return weight * parts[1] + (1 - weight) * parts[0]
 
 
 class Prior(nn.Module):
@@ -58,20 +84,13 @@ class Prior(nn.Module):
         audio = alpha[..., None] > 0.5
         return torch.where(audio, mean1, mean0), torch.where(audio, scale1, scale0)
 
+    def components(self, visual: Visual | None) -> Components:
+        """The prior at given lips, a function of z alone."""
+        return Components(self.conditionals(visual), self.audio_weight(visual) if self.mixed else None)
+
     def log_prob(self, z: Tensor, visual: Visual | None) -> Tensor:
         """log p(z | v) = log sum_alpha p(alpha) p(z | alpha, v), exactly: [..., N, L] to [..., N]."""
-        parts = [gaussian_log_prob(z, gaussian) for gaussian in self.conditionals(visual)]
-        if not self.mixed:
-            return parts[0]
-        weight = self.audio_weight(visual)
-        return torch.logaddexp(parts[0] + torch.log1p(-weight), parts[1] + weight.log())
-
-    def expected_log_prob(self, z: Tensor, visual: Visual | None, weight: Tensor | None) -> Tensor:
-        """E_q(alpha)[log p(z | alpha, v)] for q(alpha = 1) = `weight` [..., N]: [..., N, L] to [..., N]."""
-        parts = [gaussian_log_prob(z, gaussian) for gaussian in self.conditionals(visual)]
-        if weight is None:
-            return parts[0]
-        return weight * parts[1] + (1 - weight) * parts[0]
+        return self.components(visual).log_prob(z)
 
 
 class StandardPrior(Prior):
@@ -102,7 +121,7 @@ class VisualPrior(Prior):
     def conditionals(self, visual: Visual | None) -> tuple[Gaussian, ...]:
         if visual is None:
             return ((self.get_buffer("zero"), self.get_buffer("one")),)
-        return (by_validity(self.network(visual.features), visual),)
+        return (seen(self.network, visual),)
 
 
 class MixturePrior(Prior):
@@ -143,7 +162,7 @@ class VisualMixturePrior(MixturePrior):
         base, audio = super().conditionals(visual)
         if visual is None:
             return base, audio
-        return by_validity(self.network(visual.features), visual), audio
+        return seen(self.network, visual), audio
 
 
 def at_valid(audio_weight: Tensor, visual: Visual | None) -> Tensor:
