@@ -77,7 +77,7 @@ def run(system: str, items: list[Item], options: argparse.Namespace) -> list[Row
 def main() -> None:
     """Make the set, run every system and print one table."""
     options = arguments()
-    command = f"python {report.command_line(['benchmarks/' + Path(sys.argv[0]).name, *sys.argv[1:]])}"
+    command = "python benchmarks/" + report.command_line(sys.argv)
     with tempfile.TemporaryDirectory() as folder:
         items = noisy_set(options, Path(folder))
         scores = {system: run(system, items, options) for system in options.system or SYSTEMS}

@@ -55,7 +55,8 @@ def evaluate(
         for row in run(items, make, workers=workers, seed=seed, use_video=video, inspect=inspect):
             rows.append(row)
             bar.update(task, advance=1, item=f"{row.item.id} {row.item.noise}")
-    Console().print(report.table(rows, model=model))
+    # A log has no width of its own, and a table folded at 80 columns is hard to read.
+    Console(width=None if sys.stdout.isatty() else 120).print(report.table(rows, model=model))
     for line in report.failures(rows):
         warn(f"no score for {line}")
     if out:
