@@ -64,20 +64,16 @@ def resize(crops: np.ndarray, size: int) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> Lips:
-    return _lips(path, {"crops": _load(path)})
+    loaded = _load(path)
+    if isinstance(loaded, dict):
+        raise InputError(f"{path}: expected a single array, found an archive (name it .npz)")
+    return _lips(path, {"crops": loaded})
 
 
 def _read_npz(path: Path) -> Lips:
-    import numpy as np
-
-    archive = _load(path)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InputError(f"{path}: expected an .npz archive, found a single array")
-    with archive:
-        try:
-            arrays = {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, EOFError) as error:
-            raise _unreadable(path, error) from None
+    arrays = _load(path)
+    if not isinstance(arrays, dict):
+        raise InputError(f"{path}: expected an .npz archive, found a single array (name it .npy)")
     if "crops" not in arrays:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise InputError(f"{path}: expected an array named 'crops', found {found}")
@@ -115,15 +111,23 @@ def _read_mat(path: Path) -> Lips:
     return Lips(crops, np.arange(len(crops)) / NTCD_RATE, np.ones(len(crops), bool))
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of a `.npy` or all arrays of a `.npz`."""
     import zipfile
+    import zlib
 
     import numpy as np
 
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from None
+        # Opened here, because np.load leaves a broken archive open.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: expected an array file of NumPy, found one that cannot be read ({reason})"
+        ) from None
 
 
 def _lips(path: Path, arrays: dict[str, Any]) -> Lips:
@@ -146,8 +150,3 @@ def _lips(path: Path, arrays: dict[str, Any]) -> Lips:
 
 def _describe(value: Any) -> str:
     return f"{getattr(value, 'dtype', type(value).__name__)} {list(getattr(value, 'shape', ()))}"
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(f"{path}: expected an array file of NumPy, found one that cannot be read ({reason})")

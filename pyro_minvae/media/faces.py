@@ -109,7 +109,7 @@ def choose(tracks: list[Track], face: Literal["largest"] | int) -> Track | None:
     most = max(len(track.steps) for track in tracks)
     lasting = [track for track in tracks if len(track.steps) >= PRESENCE * most]
     if not 0 <= face < len(lasting):
-        raise InputError(f"expected a face from 0 to {len(lasting) - 1} (from the left), found --face {face}")
+        raise InputError(f"expected a face from 0 to {len(lasting) - 1} (from the left), found face {face}")
     return sorted(lasting, key=lambda track: float(np.mean([box[0] for box in track.boxes])))[face]
 
 
