@@ -16,8 +16,8 @@ REGISTRY = re.compile(
     "|".join(["index" + "-url", "find" + "-links", r"pypi\.or" + "g", "files.pytho" + "nhosted"])
 )
 UNFINISHED = re.compile(r"\b(?:" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]) + r")\b")
-# About 250 lines are wanted; beyond this a file has to be cut.
-MOST_LINES = 320
+# About 250 lines are wanted; beyond these a file has to be cut. Tests are lists by nature and get more.
+MOST_LINES = {"pyro_minvae": 320, "benchmarks": 320, "examples": 320, "tests": 400}
 
 
 def tracked() -> list[Path]:
@@ -63,13 +63,13 @@ def test_nothing_is_unfinished() -> None:
     assert offending_lines(UNFINISHED, TEXTS) == []
 
 
-@pytest.mark.parametrize("folder", ["pyro_minvae", "tests", "benchmarks", "examples"])
+@pytest.mark.parametrize("folder", MOST_LINES)
 def test_source_files_are_short(folder: str) -> None:
     sources = [path for path in FILES if path.suffix == ".py" and ROOT / folder in path.parents]
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources
     }
-    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES[folder]} == {}
 
 
 def test_no_media_but_the_example() -> None:
