@@ -92,14 +92,16 @@ def _read_mat(path: Path) -> Lips:
 
     try:
         with h5py.File(path, "r") as file:
+            names = list(file)
             data = file.get("data")
-            if not isinstance(data, h5py.Dataset):
-                raise InputError(
-                    f"{path}: expected a dataset named 'data', found {', '.join(file) or 'nothing'}"
-                )
-            values = np.asarray(data)
-    except OSError:
-        raise InputError(f"{path}: expected a MATLAB 7.3 file (HDF5), found one that is not") from None
+            values = np.asarray(data) if isinstance(data, h5py.Dataset) else None
+    # A damaged file makes the parser raise almost anything.
+    except Exception:
+        raise InputError(
+            f"{path}: expected a MATLAB 7.3 file (HDF5), found one that cannot be read"
+        ) from None
+    if values is None:
+        raise InputError(f"{path}: expected a dataset named 'data', found {', '.join(names) or 'nothing'}")
     if values.ndim != 2 or values.shape[1] != NTCD_SIZE**2 or len(values) == 0 or values.dtype.kind != "f":
         raise InputError(
             f"{path}: expected 'data' as float [frames, {NTCD_SIZE**2}], found {_describe(values)}"
@@ -113,9 +115,6 @@ def _read_mat(path: Path) -> Lips:
 
 def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     """The array of a `.npy` or all arrays of a `.npz`."""
-    import zipfile
-    import zlib
-
     import numpy as np
 
     try:
@@ -123,7 +122,8 @@ def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    # A damaged file makes the parser raise almost anything.
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: expected an array file of NumPy, found one that cannot be read ({reason})"

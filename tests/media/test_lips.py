@@ -309,6 +309,25 @@ def test_bad_arrays_are_named_in_one_line(
 # --- real faces ---
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".mat"])
+def test_damaged_arrays_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    build = {".mat": lambda: ntcd(path, pictures()), ".npy": lambda: np.save(path, pictures())}
+    build.get(suffix, lambda: np.savez(path, crops=pictures()))()
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        damaged = whole.copy()
+        damaged[generator.integers(0, 3000, 20)] = generator.integers(0, 256, 20)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_crops(path)
+        except InputError:
+            refused += 1
+    assert refused > 0
+
+
 @pytest.mark.real_data
 def test_grid_clip_and_its_original(data_root: Path) -> None:
     both = []
