@@ -11,14 +11,14 @@ __version__ = "0.1.0"
 __all__ = ["Enhancer", "InputError", "__version__", "load_recipe"]
 
 if TYPE_CHECKING:
-    from pyro_minvae.config import load_recipe
     from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.errors import InputError
+    from pyro_minvae.recipe import load_recipe
 
 _HOMES = {
     "Enhancer": "pyro_minvae.enhancer",
     "InputError": "pyro_minvae.errors",
-    "load_recipe": "pyro_minvae.config",
+    "load_recipe": "pyro_minvae.recipe",
 }
 
 

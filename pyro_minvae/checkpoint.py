@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pyro_minvae import __version__
-from pyro_minvae.config import Recipe, parse_recipe
+from pyro_minvae.config import Recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.visual import LipProjection
 from pyro_minvae.guides.base import Guide
 from pyro_minvae.media.files import atomic
 from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.recipe import parse_recipe
 from pyro_minvae.system import System
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -91,7 +92,9 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Trained:
         recipe = parse_recipe(config["recipe"], source=str(folder / CONFIG))
         tensors = load_file(folder / WEIGHTS)
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-        raise InputError(f"{folder}: expected a trained model, found {type(error).__name__}: {error}") from None
+        raise InputError(
+            f"{folder}: expected a trained model, found {type(error).__name__}: {error}"
+        ) from None
     system = System(recipe)
     model, guide = system.model(), system.guide()
     whole = nn.ModuleDict({"model": model, "guide": guide})
@@ -140,5 +143,5 @@ def load_state(path: Path) -> RunState:
         return RunState(**torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise InputError(f"{path}: expected the state of an earlier run, found no file") from None
-    except Exception as error:  # noqa: BLE001 - torch.load raises many kinds for a damaged file
+    except Exception as error:
         raise InputError(f"{path}: expected the state of a run, found {type(error).__name__}") from None

@@ -1,4 +1,4 @@
-"""One typed tree for everything that can be set: recipes (TOML), `--set a.b=c`, and what a checkpoint remembers.
+"""One typed tree for everything that can be set and that a checkpoint remembers; `recipe.py` reads and changes it.
 
 A section whose parts can be swapped is a union tagged by `kind`. Unknown keys are refused with their path, and an
 unknown kind with the valid ones.
@@ -6,15 +6,9 @@ unknown kind with the valid ones.
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from pyro_minvae.errors import InputError
-
-RECIPES = Path(__file__).parent / "recipes"
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -170,7 +164,7 @@ class Training(Section):
 
 
 class Nmf(Section):
-    """Noise variance W H of `rank` components; with `smooth_s` > 0 the activations H are sums of bumps that long (s)."""
+    """Noise variance W H of `rank` components; with `smooth_s` > 0, H is a sum of bumps that long (s)."""
 
     kind: Literal["nmf"] = "nmf"
     rank: int = Field(8, ge=1)
@@ -211,97 +205,3 @@ class Recipe(Section):
     training: Training
     noise: Nmf = Nmf()
     inference: Inference = Inference()
-
-
-def recipe_names() -> list[str]:
-    """The recipes that ship with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
-
-
-def load_recipe(source: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe by its name ("min-vae") or from a TOML file, then apply `overrides` such as "training.batch=512".
-
-    Raises `InputError` for an unknown name, broken TOML, or a key or value that the tree does not allow.
-    """
-    path = Path(source)
-    if path.suffix != ".toml":
-        path = RECIPES / f"{source}.toml"
-        if not path.is_file():
-            raise InputError(
-                f"{source}: expected a recipe name ({', '.join(recipe_names())}) or a .toml file, found neither"
-            )
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a readable recipe file, found {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: expected TOML, found {error}") from error
-    return parse_recipe(tree, overrides, source=str(path))
-
-
-def parse_recipe(tree: dict[str, Any], overrides: list[str] | None = None, *, source: str) -> Recipe:
-    """Check a plain tree of dicts (`source` names it in errors) after applying `overrides`."""
-    tree = apply_overrides(tree, overrides or [])
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error)}") from None
-
-
-def override_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
-    """A copy of `recipe` with `overrides` such as "inference.iterations=50" applied and checked."""
-    return parse_recipe(recipe.model_dump(mode="json"), overrides, source="--set")
-
-
-def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Set dotted keys in a copy of `tree`; values are TOML literals, and bare words are strings.
-
-    List items are addressed by number: `training.stages.0.epochs=5`.
-    """
-    import copy
-
-    tree = copy.deepcopy(tree)
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set {item}: expected key=value, for example inference.iterations=50")
-        *parents, last = key.strip().split(".")
-        node: Any = tree
-        for parent in parents:
-            if isinstance(node, list) and parent.isdigit() and int(parent) < len(node):
-                node = node[int(parent)]
-            elif isinstance(node, dict):
-                node = node.setdefault(parent, {})
-            else:
-                raise InputError(f"--set {item}: {key} is not a key of the recipe")
-        if not isinstance(node, dict):
-            raise InputError(f"--set {item}: {key} is not a key of the recipe")
-        node[last] = _literal(text.strip())
-    return tree
-
-
-def _literal(text: str) -> Any:
-    """A TOML value, or the text itself where it is none (so that strings need no quotes in the shell)."""
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _explain(error: ValidationError) -> str:
-    """The first faults in words: the dotted key, what was expected and what was found."""
-    lines = []
-    for fault in error.errors()[:3]:
-        # The tag of a union's member is a step of pydantic's path but no key of the recipe.
-        key = ".".join(str(step) for step in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key}")
-        else:
-            lines.append(f"{key or 'recipe'}: {fault['msg'].lower()}, found {_short(fault['input'])}")
-    return "; ".join(lines)
-
-
-def _short(value: Any) -> str:
-    """A value as it may stand in one line."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

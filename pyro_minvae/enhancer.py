@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.checkpoint import Trained, load_model
-from pyro_minvae.config import override_recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.stft import analyse, frame_count, frame_times, synthesise
 from pyro_minvae.features.stft import power as power_of
@@ -23,6 +22,7 @@ from pyro_minvae.media.audio import resample
 from pyro_minvae.media.lips import read_lips
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf
+from pyro_minvae.recipe import override_recipe
 from pyro_minvae.types import Lips, Visual
 
 # Early stopping compares the objective with the one this many iterations ago.
@@ -109,8 +109,10 @@ class Enhancer:
         mixture = channels.mean(0)
         visual = self.visual(video, frame_count(mixture.shape[-1], self.recipe.stft))
         state, mask = self._estimate(mixture, visual, seed, watch)
-        speech = synthesise(mask * analyse(channels, self.recipe.stft), channels.shape[-1], self.recipe.stft)
-        speech = resample(speech.cpu().numpy().astype(np.float64), own_rate, rate)
+        filtered = synthesise(
+            mask * analyse(channels, self.recipe.stft), channels.shape[-1], self.recipe.stft
+        )
+        speech = resample(filtered.cpu().numpy().astype(np.float64), own_rate, rate)
         speech = _fit_length(speech, signal.shape[-1]).reshape(np.shape(waveform))
         seconds = signal.shape[-1] / rate
         weights = None if state is None or state.responsibility is None else state.responsibility[0]

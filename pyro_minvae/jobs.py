@@ -75,7 +75,11 @@ class Job(NamedTuple):
 
 
 def plan(
-    inputs: Sequence[Path], *, video: Path | None = None, out: Path | None = None, noise_out: Path | None = None
+    inputs: Sequence[Path],
+    *,
+    video: Path | None = None,
+    out: Path | None = None,
+    noise_out: Path | None = None,
 ) -> list[Job]:
     """Pair sounds with lips and with outputs, and check that every output can be written before any work.
 
@@ -112,7 +116,9 @@ def plan(
 def _expand(path: Path) -> list[tuple[Path, Path | None]]:
     """An INPUT's recordings: a folder holds one item per stem, a file is one item."""
     if path.is_dir():
-        items = [i for i in pair_by_stem(sorted(p for p in path.iterdir() if _known(p))) if i.audio is not None]
+        items = [
+            i for i in pair_by_stem(sorted(p for p in path.iterdir() if _known(p))) if i.audio is not None
+        ]
         if not items:
             raise InputError(f"{path}: expected a folder with audio or video files, found none")
         return [(item.audio, item.video) for item in items]
@@ -155,6 +161,8 @@ def _check(jobs: Sequence[Job]) -> None:
             if path.resolve() in inputs:
                 raise InputError(f"{path}: expected an output apart from the inputs, found an input")
             if path.resolve() in taken:
-                raise InputError(f"{path}: expected one output per input, found two ({taken[path.resolve()]} too)")
+                raise InputError(
+                    f"{path}: expected one output per input, found two ({taken[path.resolve()]} too)"
+                )
             taken[path.resolve()] = job.audio
             check_writable(path)

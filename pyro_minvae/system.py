@@ -92,8 +92,10 @@ def needs_video(recipe: config.Recipe) -> bool:
     )
 
 
-def _visual_prior_layers(recipe: config.Recipe) -> config.VisualEncoder | config.VisualPrior | config.VisualMixturePrior:
-    """Layers of the network of p(z | v): the prior's own, else the visual encoder's (it may only serve to start that)."""
+def _visual_prior_layers(
+    recipe: config.Recipe,
+) -> config.VisualEncoder | config.VisualPrior | config.VisualMixturePrior:
+    """Layers of the network of p(z | v): the prior's own, else the visual encoder's (which it then starts)."""
     if isinstance(recipe.model.prior, config.VisualPrior | config.VisualMixturePrior):
         return recipe.model.prior
     assert isinstance(recipe.guide, config.MixtureGuide)

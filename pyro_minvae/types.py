@@ -29,7 +29,7 @@ class Audio(NamedTuple):
 
 
 class Lips(NamedTuple):
-    """Mouth crops: `crops` [T, height, width] uint8 grey, `times` [T] s, `valid` [T] bool (a face was found)."""
+    """`crops` [T, height, width] grey (uint8), `times` [T] s, `valid` [T] bool (a face was found)."""
 
     crops: np.ndarray
     times: np.ndarray
@@ -54,7 +54,7 @@ class Utterance(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """One utterance ready for features: `waveform` [S] float32 mono at the features' rate, `lips` if it has video."""
+    """One utterance ready for features: `waveform` [S] float32 mono at the STFT's rate, `lips` if it has video."""
 
     id: str
     speaker: str

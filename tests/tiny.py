@@ -10,7 +10,7 @@ def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
     import torch
 
     from pyro_minvae.checkpoint import save_model
-    from pyro_minvae.config import parse_recipe
+    from pyro_minvae.recipe import parse_recipe
     from pyro_minvae.system import System
 
     stage = {

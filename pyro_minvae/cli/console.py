@@ -28,8 +28,14 @@ def warn(line: str) -> None:
 
 def progress(*fields: str) -> Progress:
     """A progress bar with elapsed and remaining time, and the named task fields at its end."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),
@@ -39,4 +45,5 @@ def progress(*fields: str) -> Progress:
         TimeRemainingColumn(),
         *(TextColumn(f"{{task.fields[{field}]}}") for field in fields),
         console=console(),
+        transient=True,
     )

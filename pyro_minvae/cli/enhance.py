@@ -22,7 +22,8 @@ def enhance(
     model: Annotated[str, typer.Option(help="Bundled model or folder of a trained one.")] = "min-vae-grid",
     seed: Annotated[int, typer.Option(help="Seed of the sampler and the noise model.")] = 0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Override, e.g. inference.iterations=50 or noise.rank=8.")
+        list[str] | None,
+        typer.Option("--set", help="Override, e.g. inference.iterations=50 or noise.rank=8."),
     ] = None,
     noise_out: Annotated[
         Path | None, typer.Option(help="Also write the noise: file for one INPUT, folder for several.")

@@ -22,13 +22,16 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     workers: Annotated[int, typer.Option(help="Processes that prepare the data.", min=1)] = 2,
     cache: Annotated[Path | None, typer.Option(help="Folder of prepared data [default: user cache].")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name broken files and go on without.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Name broken files and go on without.")
+    ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")] = False,
 ) -> None:
     """Train a system on clean speech alone."""
     from pyro_minvae.cli.console import console, progress, say, warn
-    from pyro_minvae.config import load_recipe
     from pyro_minvae.enhancer import check_device
+    from pyro_minvae.inference.training import StepEvent
+    from pyro_minvae.recipe import load_recipe
     from pyro_minvae.run import Run, gather
 
     overrides = list(settings or []) + ([] if seed is None else [f"seed={seed}"])
@@ -56,10 +59,16 @@ def train(
             if name not in tasks:
                 for old in tasks.values():
                     bar.remove_task(old)  # type: ignore[arg-type]
-                tasks = {name: bar.add_task(name, total=getattr(event, "steps", 1), terms="")}
-            if hasattr(event, "steps"):
+                tasks = {
+                    name: bar.add_task(
+                        name, total=event.steps if isinstance(event, StepEvent) else 1, terms=""
+                    )
+                }
+            if isinstance(event, StepEvent):
                 bar.update(tasks[name], completed=event.step, terms=f"loss {event.loss:,.1f}")  # type: ignore[arg-type]
             else:
                 terms = "  ".join(f"{key} {value:,.2f}" for key, value in event.terms.items())
-                bar.console.print(f"{name}: loss {event.loss:,.1f}  validation {terms}  ({event.seconds:.0f} s)")
+                bar.console.print(
+                    f"{name}: loss {event.loss:,.1f}  validation {terms}  ({event.seconds:.0f} s)"
+                )
     say(f"{out}: trained {chosen.name}, validation bound {run.best_bound:,.2f} nats per frame")

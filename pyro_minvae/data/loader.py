@@ -33,11 +33,10 @@ class FrameSet(NamedTuple):
         for utterance, times in zip(self.utterances, self.times, strict=True):
             if utterance.lips is None:
                 raise ValueError(f"{utterance.id}: expected video, found none")
-            track = utterance.lips
+            crops = None
             if generator is not None:
-                moved = augment(torch.as_tensor(track.crops, device=lips.mean.device), generator)
-                track = track._replace(crops=moved)
-            parts.append(lips.visual(track, times))
+                crops = augment(torch.as_tensor(utterance.lips.crops, device=lips.mean.device), generator)
+            parts.append(lips.visual(utterance.lips, times, crops))
         return Visual(torch.cat([p.features for p in parts]), torch.cat([p.valid for p in parts]))
 
 
@@ -47,7 +46,8 @@ def frame_set(utterances: Sequence[Prepared], stft: Stft, device: str | torch.de
     Raises:
         ValueError: if nothing is left.
     """
-    powers, owners, times, kept = [], [], [], []
+    powers, owners, times = [], [], []
+    kept: list[Prepared] = []
     for utterance in utterances:
         waveform = torch.as_tensor(utterance.waveform, dtype=torch.float32)
         peak = waveform.abs().max()

@@ -11,7 +11,9 @@ from torch.nn import functional
 from pyro_minvae.config import Stft
 
 
-def sine_window(length: int, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Tensor:
+def sine_window(
+    length: int, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Tensor:
     """w_t = sin(pi (t + 1/2) / length), shape [length]; w^2 sums to a constant at a hop of length / 2^k."""
     t = torch.arange(length, dtype=torch.float64, device=device)
     return torch.sin(math.pi * (t + 0.5) / length).to(dtype)

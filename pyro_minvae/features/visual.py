@@ -53,9 +53,10 @@ class LipProjection(nn.Module):
         """Crops [T, size, size], grey 0 to 255, to vectors [T, M]."""
         return (standardise(crops) - self.mean) @ self.basis / self.scale
 
-    def visual(self, lips: Lips, times: Tensor) -> Visual:
-        """The lips as the networks see them at `times` [N] (s)."""
-        crops = torch.as_tensor(lips.crops, device=self.mean.device)
+    def visual(self, lips: Lips, times: Tensor, crops: Tensor | None = None) -> Visual:
+        """The lips as the networks see them at `times` [N] (s); `crops` (augmented) stand in for the track's own."""
+        if crops is None:
+            crops = torch.as_tensor(lips.crops, device=self.mean.device)
         return on_clock(
             self(crops),
             torch.as_tensor(lips.times, dtype=torch.float64, device=self.mean.device),

@@ -78,7 +78,7 @@ def branches(
     heard: Tensor | None = None,
     noise: Tensor | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """(R, K) [N] of each component: R = log p(s | z) at one draw z ~ q(z | alpha), K = KL(q(z | alpha) || p(z | alpha)).
+    """(R, K) [N] of each component: R = log p(s | z) at one draw z ~ q(z | alpha), K = KL(q || p) given alpha.
 
     `noise` [C, N, L] are the standard normal draws; fresh ones without it.
     """
@@ -92,7 +92,9 @@ def branches(
     return pairs
 
 
-def responsibility_of(pairs: list[tuple[Tensor, Tensor]], prior_weight: Tensor, visual: Visual | None) -> Tensor:
+def responsibility_of(
+    pairs: list[tuple[Tensor, Tensor]], prior_weight: Tensor, visual: Visual | None
+) -> Tensor:
     """pi_n = sigmoid(logit pi + (R_a - K_a) - (R_v - K_v)), the q(alpha_n = 1) that maximises the bound: [N]."""
     (r0, k0), (r1, k1) = pairs
     logit = torch.logit(prior_weight) + ((r1 - k1) - (r0 - k0))

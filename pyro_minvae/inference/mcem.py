@@ -211,7 +211,8 @@ class _Engine:
             expected = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
             return mean_field_target(source, gain=gain, expected=expected, weight=self.responsibility[j])
         others = sum(
-            (self.gain[i][..., None] * s for i, s in enumerate(self.sigma) if i != j), start=self.noise.variance()
+            (self.gain[i][..., None] * s for i, s in enumerate(self.sigma) if i != j),
+            start=self.noise.variance(),
         )
         return marginal_target(source, gain=gain, others=others, power=self.power)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -166,9 +166,7 @@ class StageRunner:
                 optimiser.state_dict(),
                 over and last,
             )
-            yield EpochEvent(
-                stage.name, epoch, loss, terms, best_bound, time.perf_counter() - start, state
-            )
+            yield EpochEvent(stage.name, epoch, loss, terms, best_bound, time.perf_counter() - start, state)
         system.load_state_dict(best)
 
     def _start(self) -> list[tuple[str, torch.nn.Parameter]]:
@@ -187,7 +185,7 @@ class StageRunner:
             parameter.requires_grad_(True)
         return names
 
-    def _epoch(self, epoch: int, optimiser: torch.optim.Adam) -> Iterator[StepEvent]:
+    def _epoch(self, epoch: int, optimiser: torch.optim.Adam) -> Generator[StepEvent, None, float]:
         """One pass over the data; returns the mean loss in nats per frame."""
         training, stage = self.recipe.training, self.stage
         generator = torch.Generator().manual_seed(self._seed(epoch))
@@ -229,7 +227,9 @@ class StageRunner:
         devices = [self.device] if str(self.device).startswith("cuda") else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.recipe.seed)
-            for index in torch.arange(self.held_out.power.shape[0], device=self.held_out.power.device).split(4096):
+            for index in torch.arange(self.held_out.power.shape[0], device=self.held_out.power.device).split(
+                4096
+            ):
                 power, visual = self.held_out.power[index], _pick(self.lips_held_out, index)
                 heard = corrupt(power, self.stage.corrupt_audio)
                 terms = bound_terms(self.model, self.guide, power, visual, heard=heard).means()
@@ -237,7 +237,9 @@ class StageRunner:
                     sums[name] = sums.get(name, 0.0) + value * len(index)
         means = {name: value / self.held_out.power.shape[0] for name, value in sums.items()}
         if not math.isfinite(means["total"]):
-            raise ValueError(f"stage {self.stage.name}: expected a finite validation bound, got {means['total']}")
+            raise ValueError(
+                f"stage {self.stage.name}: expected a finite validation bound, got {means['total']}"
+            )
         return means
 
     def _seed(self, epoch: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
@@ -22,13 +24,15 @@ class ComplexGaussianPower(TorchDistribution):
         self.log_variance = log_variance
         super().__init__(log_variance.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> ComplexGaussianPower:
-        return ComplexGaussianPower(self.log_variance.expand(batch_shape), validate_args=False)
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> ComplexGaussianPower:
+        return ComplexGaussianPower(self.log_variance.expand(*batch_shape), validate_args=False)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's signature
-        shape = self._extended_shape(sample_shape)
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
-            return torch.empty(shape, device=self.log_variance.device).exponential_() * self.log_variance.exp()
+            return (
+                torch.empty(shape, device=self.log_variance.device).exponential_() * self.log_variance.exp()
+            )
 
     def log_prob(self, value: Tensor) -> Tensor:
         return log_power_density(value, self.log_variance)

@@ -16,7 +16,7 @@ from pyro_minvae.types import Visual
 
 
 class Source(NamedTuple):
-    """One speaker of a recording: the model, the lips on the STFT clock (or None), and where chains start [..., N, L]."""
+    """One speaker of a recording: the model, lips on the STFT clock or None, and where chains start, [..., N, L]."""
 
     model: SpeechModel
     visual: Visual | None

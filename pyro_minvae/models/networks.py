@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from pyro_minvae.config import AudioEncoder, Decoder, VisualEncoder, VisualMixtu
 def layers(sizes: Sequence[int], activation: type[nn.Module], *, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers sizes[0] -> sizes[1] -> ..., each followed by the activation; dropout before each."""
     modules: list[nn.Module] = []
-    for left, right in zip(sizes, sizes[1:], strict=False):
+    for left, right in pairwise(sizes):
         if dropout:
             modules.append(nn.Dropout(dropout))
         modules += [nn.Linear(left, right), activation()]

@@ -42,11 +42,13 @@ class Nmf:
             return 0.5 + torch.rand(shape, generator=generator, dtype=power.dtype, device=power.device)
 
         self.W = draw(*batch, bins, rank)
-        self.A = draw(*batch, rank, columns) * power.mean((-1, -2))[..., None, None].clamp_min(TINY) * bins / rank
+        self.A = (
+            draw(*batch, rank, columns) * power.mean((-1, -2))[..., None, None].clamp_min(TINY) * bins / rank
+        )
         self._normalise()
 
     @property
-    def H(self) -> Tensor:
+    def H(self) -> Tensor:  # noqa: N802 - the papers' letter
         """Activations [..., K, N]."""
         return self.A if self.bumps is None else self.A @ self.bumps
 
