@@ -25,7 +25,7 @@ class Nmf:
     def __init__(
         self, power: Tensor, *, rank: int, smooth: float = 0.0, generator: torch.Generator | None = None
     ) -> None:
-        """Random factors at the level of the mixture's `power` [..., N, F].
+        """Random factors, F times louder than the mixture's `power` [..., N, F].
 
         Raises:
             ValueError: if the power is not finite or the rank is not positive.
@@ -42,6 +42,8 @@ class Nmf:
             return 0.5 + torch.rand(shape, generator=generator, dtype=power.dtype, device=power.device)
 
         self.W = draw(*batch, bins, rank)
+        # Loud on purpose: the noise gives way to speech that earns its share, where a start at the mixture's own
+        # level lets speech models explain noise (0.5 dB SI-SDR worse with an audio-only model at -5 dB).
         self.A = (
             draw(*batch, rank, columns) * power.mean((-1, -2))[..., None, None].clamp_min(TINY) * bins / rank
         )
