@@ -91,7 +91,7 @@ def test_joint_density_of_the_model_is_the_product_of_its_factors(kind: str) -> 
 @pytest.mark.parametrize("kind", PRIORS)
 def test_frames_are_independent(kind: str) -> None:
     """One frame's density does not depend on its neighbours, so a permutation of frames permutes the densities."""
-    model, (power, visual) = make_model(kind), make_frames(6)
+    model, visual = make_model(kind), make_frames(6).visual
     z, order = normal_draws(6, 3, seed=3), torch.tensor([3, 1, 5, 0, 2, 4])
     moved = visual._replace(features=visual.features[order], valid=visual.valid[order])
     torch.testing.assert_close(model.log_prior(z, visual)[order], model.log_prior(z[order], moved))
