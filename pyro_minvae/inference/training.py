@@ -137,10 +137,11 @@ class StageRunner:
         """The stage's epochs after `resume`, ending with its best weights in the system."""
         system, stage = self.system, self.stage
         names = self._start() if resume is None else self._learning()
-        optimiser = torch.optim.Adam([p for _, p in names], lr=stage.learning_rate)
+        decay = self.recipe.training.weight_decay
+        optimiser = torch.optim.Adam([p for _, p in names], lr=stage.learning_rate, weight_decay=decay)
         best, best_bound, waited, done = copy.deepcopy(system.state_dict()), -math.inf, 0, 0
         if resume is not None:
-            optimiser.load_state_dict(resume.optimiser)
+            optimiser.load_state_dict(copy.deepcopy(resume.optimiser))
             best, best_bound, waited, done = resume.best, resume.best_bound, resume.waited, resume.epoch
         for epoch in range(done + 1, stage.epochs + 1):
             if waited >= stage.patience:
@@ -163,7 +164,8 @@ class StageRunner:
                 _copy(best),
                 best_bound,
                 waited,
-                optimiser.state_dict(),
+                # A copy: the optimiser goes on to change its own tensors.
+                copy.deepcopy(optimiser.state_dict()),
                 over and last,
             )
             yield EpochEvent(stage.name, epoch, loss, terms, best_bound, time.perf_counter() - start, state)
