@@ -91,9 +91,12 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Trained:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         recipe = parse_recipe(config["recipe"], source=str(folder / CONFIG))
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+    except InputError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{folder}: expected a trained model, found {type(error).__name__}: {error}"
+            f"{folder}: expected a trained model, found {type(error).__name__}: {reason}"
         ) from None
     system = System(recipe)
     model, guide = system.model(), system.guide()
