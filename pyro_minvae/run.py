@@ -120,7 +120,8 @@ class Run:
                     self._store(system, event)
                 yield event
         except ValueError as error:
-            raise InputError(f"{self.folder}: {error}") from None
+            # Pyro explains bad parameters of distributions (a diverged run) on many lines.
+            raise InputError(f"{self.folder}: {str(error).splitlines()[0]}") from None
         finally:
             if self.writer is not None:
                 self.writer.close()

@@ -214,7 +214,12 @@ class StageRunner:
             loss = loss_of(power, visual, heard=heard, responsibility=weight) / power.shape[0]
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, training.clip_norm, error_if_nonfinite=True)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+            if not bool(norm.isfinite()):
+                raise ValueError(
+                    f"stage {stage.name}, epoch {epoch}: expected finite gradients, found {float(norm)} "
+                    "(a lower learning_rate may help)"
+                )
             optimiser.step()
             value = float(loss.detach())
             count, total = count + power.shape[0], total + value * power.shape[0]

@@ -161,3 +161,14 @@ def test_faults_of_the_data_are_errors_of_the_user(tmp_path: Path) -> None:
     deaf = [item._replace(lips=None) for item in utterances(4)]
     with pytest.raises(InputError, match="lips"):
         list(Run.open(tmp_path, recipe).events(Speech(deaf[:2], deaf[2:])))
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("a-vae", 1e20), ("min-vae", 1e4), ("min-vae", 1e20)])
+def test_a_run_that_diverges_says_so_in_one_line(kind: str, rate: float, tmp_path: Path) -> None:
+    recipe = tiny_recipe(kind)
+    rates = [f"training.stages.{n}.learning_rate={rate}" for n in range(len(recipe.training.stages))]
+    run = Run.open(tmp_path, tiny_recipe(kind, *rates))
+    with pytest.raises(InputError) as refusal:
+        list(run.events(speech(recipe)))
+    assert "\n" not in str(refusal.value)
+    assert str(tmp_path) in str(refusal.value)
