@@ -48,7 +48,7 @@ class SpeechModel(nn.Module):
                 alpha = pyro.sample("alpha", dist.Bernoulli(self.prior.audio_weight(visual)))
             mean, scale = self.prior.given(alpha, visual)
             z = pyro.sample("z", dist.Normal(mean, scale).to_event(1))
-            likelihood = ComplexGaussianPower(self.decoder.log_variance(z))
+            likelihood = ComplexGaussianPower(self.decoder.log_variance(z), validate_args=False)
             pyro.sample("s", likelihood.to_event(1), obs=power)
         return z
 

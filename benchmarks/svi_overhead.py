@@ -1,0 +1,175 @@
+"""What Pyro costs in training: its SVI step against the same loss written by hand in torch.
+
+    python benchmarks/svi_overhead.py --recipe min-vae --batch 1024 --json overhead.json
+
+Both take a step of Adam on single draws of z with alpha summed out. Before the clock runs their values and gradients
+are checked to be equal. Steps alternate, so that a busy machine slows both; the medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pyro_minvae.recipe import load_recipe
+from pyro_minvae.inference.elbo import svi_loss
+from pyro_minvae.models.priors import CERTAIN
+from pyro_minvae.system import System
+from pyro_minvae.types import Visual
+
+Loss = Callable[[], Tensor]
+
+
+def hand_written(system: System, prior: str, guide: str, data: tuple[Tensor, Visual, Tensor]) -> Tensor:
+    """-sum_n sum_alpha q(alpha) [log p(alpha, z, s) - log q(alpha, z)] as one would write it without Pyro."""
+    power, visual, weight = data
+    seen, features = visual.valid[:, None], visual.features
+    zero, one = power.new_zeros(()), power.new_ones(())
+
+    def at_lips(network: nn.Module) -> tuple[Tensor, Tensor]:
+        mean, scale = network(torch.where(seen, features, zero))
+        return torch.where(seen, mean, zero), torch.where(seen, scale, one)
+
+    mean, scale = (x[None] for x in system.audio(power))
+    if guide == "mixture":
+        lips = at_lips(system.visual)
+        mean, scale = torch.stack([lips[0], mean[0]]), torch.stack([lips[1], scale[0]])
+    noise = torch.randn_like(mean)
+    z = mean + scale * noise
+    log_variance = system.decoder.log_variance(z)
+    log_s = -(log_variance + power * (-log_variance).exp()).sum(-1)
+    ratio = noise.square() + 2 * scale.log()
+    if prior == "standard":
+        ratio = ratio - z.square()
+    elif prior == "visual":
+        mu, s = at_lips(system.visual_prior)
+        ratio = ratio - ((z - mu) / s).square() - 2 * s.log()
+    else:
+        ratio = ratio - mixture_terms(system, prior, z, at_lips)
+    terms = log_s + 0.5 * ratio.sum(-1)
+    if guide != "mixture":
+        return -terms.sum()
+    assert system.mixture is not None
+    pi = torch.where(visual.valid, system.mixture.logit.sigmoid(), 1 - CERTAIN)
+    q = torch.where(visual.valid, weight, 1 - CERTAIN)
+    q, pi = torch.stack([1 - q, q]), torch.stack([1 - pi, pi])
+    return -(q * (terms + pi.log() - q.log())).sum()
+
+
+def mixture_terms(
+    system: System, prior: str, z: Tensor, at_lips: Callable[[nn.Module], tuple[Tensor, Tensor]]
+) -> Tensor:
+    """((z - mu_alpha) / s_alpha)^2 + 2 log s_alpha for both components [2, N, L]."""
+    mixture = system.mixture
+    assert mixture is not None
+    s = (0.5 * mixture.log_variances).exp()
+    if prior == "mixture":
+        return ((z - mixture.means[:, None]) / s[:, None, None]).square() + mixture.log_variances[
+            :, None, None
+        ]
+    mean, scale = at_lips(system.visual_prior)
+    lips = ((z[0] - mean) / scale).square() + 2 * scale.log()
+    audio = ((z[1] - mixture.means[1]) / s[1]).square() + mixture.log_variances[1]
+    return torch.stack([lips, audio])
+
+
+def check_equal(by_pyro: Loss, by_hand: Loss, system: System, twin: System) -> None:
+    """Exit with a message unless both losses and all gradients agree to float precision."""
+    values = []
+    for loss, owner in ((by_pyro, system), (by_hand, twin)):
+        torch.manual_seed(1)
+        owner.zero_grad()
+        value = loss()
+        value.backward()
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in owner.parameters()]
+        values.append([value.detach(), *gradients])
+    for a, b in zip(*values, strict=True):
+        if not torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-6):
+            sys.exit(
+                f"error: expected equal losses and gradients, found a difference of {(a - b).abs().max():.2e}"
+            )
+
+
+def step_of(loss: Loss, system: System) -> Callable[[], float]:
+    """One step of SVI; returns its seconds."""
+    optimiser = torch.optim.Adam([p for p in system.parameters() if p.requires_grad], lr=1e-4)
+
+    def step() -> float:
+        start = time.perf_counter()
+        optimiser.zero_grad(set_to_none=True)
+        loss().backward()
+        optimiser.step()
+        return time.perf_counter() - start
+
+    return step
+
+
+def measure(recipe: str, stage: int, batch: int, repeats: int, seed: int) -> dict[str, object]:
+    """Median milliseconds of both steps in one stage of the recipe."""
+    chosen = load_recipe(recipe)
+    what = chosen.training.stages[stage]
+    torch.manual_seed(seed)
+    system = System(chosen).eval()
+    twin = copy.deepcopy(system)
+    power = torch.empty(batch, chosen.stft.bins).exponential_()
+    visual = Visual(torch.randn(batch, chosen.lips.dimension), torch.rand(batch) < 0.95)
+    weight = torch.rand(batch).clamp(0.01, 0.99)
+    bound = svi_loss(system.model(what.prior), system.guide(what.guide))
+
+    def by_pyro() -> Tensor:
+        return bound(power, visual, responsibility=weight) / batch
+
+    def by_hand() -> Tensor:
+        return hand_written(twin, what.prior, what.guide, (power, visual, weight)) / batch
+
+    check_equal(by_pyro, by_hand, system, twin)
+    steps = step_of(by_pyro, system), step_of(by_hand, twin)
+    for _ in range(3):
+        steps[0](), steps[1]()
+    times = [[step() for step in steps] for _ in range(repeats)]
+    pyro_ms, hand_ms = (1000 * statistics.median(column) for column in zip(*times, strict=True))
+    return {
+        "recipe": recipe,
+        "stage": what.name,
+        "batch": batch,
+        "threads": torch.get_num_threads(),
+        "pyro_ms": round(pyro_ms, 3),
+        "hand_ms": round(hand_ms, 3),
+        "ratio": round(pyro_ms / hand_ms, 3),
+    }
+
+
+def main() -> None:
+    """Print a row for each stage of the recipe."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="min-vae")
+    parser.add_argument("--batch", type=int, default=1024, help="frames")
+    parser.add_argument("--repeats", type=int, default=40, help="timed steps of each kind")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = []
+    print(
+        f"{'stage':10} {'Pyro':>9} {'by hand':>9} {'ratio':>7}   (median ms a step of {options.batch} frames)"
+    )
+    for stage in range(len(load_recipe(options.recipe).training.stages)):
+        row = measure(options.recipe, stage, options.batch, options.repeats, options.seed)
+        print(f"{row['stage']:10} {row['pyro_ms']:9.2f} {row['hand_ms']:9.2f} {row['ratio']:7.2f}")
+        rows.append(row)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
