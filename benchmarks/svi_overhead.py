@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pyro_minvae.recipe import load_recipe
 from pyro_minvae.inference.elbo import svi_loss
 from pyro_minvae.models.priors import CERTAIN
+from pyro_minvae.recipe import load_recipe
 from pyro_minvae.system import System
 from pyro_minvae.types import Visual
 
