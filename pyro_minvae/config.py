@@ -174,13 +174,17 @@ class Nmf(Section):
 class Inference(Section):
     """Monte-Carlo EM: `iterations` of an E-step with `steps` kernel moves of which the last `keep` are averaged.
 
+    `e_step` = "auto" is "mean-field" with lips and "marginal" without: the first holds on to where the chain starts,
+    which pays if lips chose the place and costs if the noisy sound did.
     The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains
     begin: the guide's own proposal ("guide": the lips for MIN-VAE), or "audio", the audio encoder on the mixture.
+    `lips` = "auto" leaves out lips that move unlike any in training: guidance from a face that the networks cannot
+    read is worse than none.
     `tolerance` > 0 stops early once the objective gains less than that share of its total gain in five iterations.
     """
 
     iterations: int = Field(50, ge=1)
-    e_step: Literal["marginal", "mean-field"] = "marginal"
+    e_step: Literal["auto", "marginal", "mean-field"] = "auto"
     kernel: Literal["metropolis"] = "metropolis"
     step_size: float = Field(0.1, gt=0)
     steps: int = Field(10, ge=1)
@@ -189,6 +193,7 @@ class Inference(Section):
     average: int = Field(10, ge=1)
     gain: bool = True
     start: Literal["guide", "audio"] = "guide"
+    lips: Literal["auto", "always", "never"] = "auto"
     tolerance: float = Field(0.0, ge=0)
 
 

@@ -34,7 +34,8 @@ class Enhanced(NamedTuple):
 
     `speech` and `noise` have the input's shape and rate and sum to it. `responsibilities` [N] at `times` [N] (s) are
     the probability that a frame follows the audio component (None for models without alpha), `responsibility` their
-    mean; `mask` [N, F] is the Wiener filter on the model's STFT. `real_time_factor` is processing over playing time.
+    mean; `used_video` tells whether the lips guided the inference, `without_video` why not.
+    `mask` [N, F] is the Wiener filter on the model's STFT. `real_time_factor` is processing over playing time.
     """
 
     speech: np.ndarray
@@ -49,6 +50,7 @@ class Enhanced(NamedTuple):
     mask: np.ndarray
     real_time_factor: float
     used_video: bool
+    without_video: str
 
 
 class Enhancer:
@@ -107,7 +109,12 @@ class Enhancer:
         own_rate = self.recipe.stft.rate
         channels = torch.as_tensor(resample(signal, rate, own_rate), dtype=torch.float32, device=self.device)
         mixture = channels.mean(0)
-        visual = self.visual(video, frame_count(mixture.shape[-1], self.recipe.stft))
+        reason = self.unusable(video)
+        visual = (
+            None
+            if reason or video is None
+            else self.visual(video, frame_count(mixture.shape[-1], self.recipe.stft))
+        )
         state, mask = self._estimate(mixture, visual, seed, watch)
         filtered = synthesise(
             mask * analyse(channels, self.recipe.stft), channels.shape[-1], self.recipe.stft
@@ -128,13 +135,32 @@ class Enhancer:
             times=frame_times(mask.shape[-2], self.recipe.stft).numpy(),
             mask=mask.cpu().numpy(),
             real_time_factor=(time.perf_counter() - start) / seconds,
-            used_video=visual is not None and bool(visual.valid.any()),
+            used_video=visual is not None,
+            without_video=reason,
         )
 
-    def visual(self, lips: Lips | None, frames: int) -> Visual | None:
-        """Lip features [N, D] on the STFT clock; None if there are no lips or the model has no use for them."""
-        if lips is None or self.trained.lips is None:
-            return None
+    def unusable(self, lips: Lips | None) -> str:
+        """Why a recording is enhanced from the sound alone; empty if the lips can guide it."""
+        projection, choice = self.trained.lips, self.recipe.inference.lips
+        if lips is None:
+            return "no video"
+        if projection is None:
+            return "the model has no visual network"
+        if choice == "never":
+            return "inference.lips = never"
+        if not lips.valid.any():
+            return "no face found"
+        strangeness, limit = projection.strangeness(lips), float(projection.limit)
+        if choice == "auto" and strangeness > limit:
+            return (
+                f"the lips move unlike those the model learnt (strangeness {strangeness:.2f}, limit {limit:.2f}; "
+                "inference.lips=always uses them all the same)"
+            )
+        return ""
+
+    def visual(self, lips: Lips, frames: int) -> Visual:
+        """Lip features [N, D] on the STFT clock."""
+        assert self.trained.lips is not None
         with torch.no_grad():
             return self.trained.lips.visual(lips, frame_times(frames, self.recipe.stft))
 

@@ -13,7 +13,6 @@ from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.media.audio import coded_for, is_audio, is_crops, is_video, quantise, read_audio, write_audio
 from pyro_minvae.media.files import check_writable
 from pyro_minvae.media.lips import read_lips
-from pyro_minvae.types import Lips
 
 
 class Done(NamedTuple):
@@ -40,12 +39,15 @@ class Job(NamedTuple):
             InputError: if a file cannot be read or written.
         """
         audio = coded_for(self.out, read_audio(self.audio))
-        notes: list[str] = []
-        lips = self._lips(enhancer, notes)
+        lips = None
+        if self.video is not None and enhancer.trained.lips is not None:
+            crops = enhancer.recipe.crops
+            lips = read_lips(self.video, size=crops.size, face=crops.face)
         try:
             result = enhancer(audio.waveform, audio.rate, lips, seed=seed, watch=watch)
         except InputError as error:
             raise InputError(f"{self.audio}: {error}") from None
+        notes = self._notes(enhancer, result)
         mixture = quantise(audio.waveform, audio.subtype)
         speech = quantise(result.speech, audio.subtype)
         files = [(self.out, speech)]
@@ -57,21 +59,15 @@ class Job(NamedTuple):
                 notes.append(f"{path}: {clipped} samples clipped")
         return Done(result, notes)
 
-    def _lips(self, enhancer: Enhancer, notes: list[str]) -> Lips | None:
-        """The lips, or None with the reason noted: enhancement then goes by the sound alone."""
-        if enhancer.trained.lips is None:
-            if self.video is not None and self.video != self.audio:
-                notes.append(f"{self.video}: not used, the model has no visual network")
-            return None
-        if self.video is None:
-            notes.append(f"{self.audio}: no video, enhancing from the sound alone")
-            return None
-        crops = enhancer.recipe.crops
-        lips = read_lips(self.video, size=crops.size, face=crops.face)
-        if not lips.valid.any():
-            notes.append(f"{self.video}: no face found, enhancing from the sound alone")
-            return None
-        return lips
+    def _notes(self, enhancer: Enhancer, result: Enhanced) -> list[str]:
+        """Why lips that might have helped did not; a model without a visual network has nothing to miss."""
+        if result.used_video or (self.video is None and enhancer.trained.lips is None):
+            return []
+        # An audio-only model is not given the lips at all.
+        reason = (
+            result.without_video if enhancer.trained.lips is not None else "the model has no visual network"
+        )
+        return [f"{self.video or self.audio}: {reason}, enhancing from the sound alone"]
 
 
 def plan(

@@ -32,10 +32,11 @@ class FrameSet(NamedTuple):
         parts = []
         for utterance, times in zip(self.utterances, self.times, strict=True):
             if utterance.lips is None:
-                raise ValueError(f"{utterance.id}: expected video, found none")
+                parts.append(lips.missing(len(times)))
+                continue
             crops = None
             if generator is not None:
-                crops = augment(torch.as_tensor(utterance.lips.crops, device=lips.mean.device), generator)
+                crops = augment(torch.as_tensor(utterance.lips.crops, device=lips.basis.device), generator)
             parts.append(lips.visual(utterance.lips, times, crops))
         return Visual(torch.cat([p.features for p in parts]), torch.cat([p.valid for p in parts]))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,58 +14,89 @@ from pyro_minvae.types import Lips, Visual
 # A frame of sound has lips if a video frame with a face lies this near (s): the frame time of 10 fps video.
 REACH_S = 0.1
 
+# Lips are strange beyond this multiple of the strangest training clip, shifted and scaled at random.
+MARGIN = 1.25
+
+# Clips enough to find the components of one corpus' lips.
+CLIPS = 150
+
 
 class LipProjection(nn.Module):
-    """u_t = diag(scale)^-1 B (c_t - mean): principal components of standardised crops.
+    """u_t = diag(scale)^-1 B' (c_t - mean of the clip): principal components of how a mouth moves.
 
-    `mean` [P], `basis` [P, M] and `scale` [M] are fitted once on training crops and travel with the weights
-    (P = size^2 pixels, M components).
+    `c_t` are standardised crops. The clip's own mean is taken away, so that what remains is movement, not a face.
+    `basis` [P, M] and `scale` [M] are fitted once on training clips and travel with the weights (P = size^2 pixels,
+    M components), as does `limit`, the strangeness above which lips are too unlike those of training to be of use.
     """
 
-    mean: Tensor
     basis: Tensor
     scale: Tensor
+    limit: Tensor
 
     def __init__(self, crops: LipCrops, lips: LipFeatures) -> None:
         super().__init__()
         pixels = crops.size**2
         self.size = crops.size
         self.lips = lips
-        self.register_buffer("mean", torch.zeros(pixels))
         self.register_buffer("basis", torch.zeros(pixels, lips.components))
         self.register_buffer("scale", torch.ones(lips.components))
+        self.register_buffer("limit", torch.ones(()))
 
-    def fit(self, crops: Tensor) -> None:
-        """Fit the components on crops [T, size, size] of many speakers or clips; T must exceed M.
+    def fit(self, clips: Sequence[Lips]) -> None:
+        """Fit the components on every other valid frame of some `CLIPS` clips spread over `clips`.
 
         Raises:
-            ValueError: with fewer crops than components.
+            ValueError: with fewer frames than components.
         """
-        if crops.shape[0] <= self.lips.components:
-            raise ValueError(f"expected more than {self.lips.components} lip crops, got {crops.shape[0]}")
-        flat = standardise(crops)
-        self.mean.copy_(flat.mean(0))
-        _, spread, basis = torch.pca_lowrank(flat - self.mean, q=self.lips.components, center=False, niter=4)
+        seen = [clip for clip in clips if clip.valid.any()]
+        some = seen[:: max(1, len(seen) // CLIPS)]
+        pieces = [movement(torch.as_tensor(c.crops), torch.as_tensor(c.valid))[c.valid][::2] for c in some]
+        count = sum(len(piece) for piece in pieces)
+        if count <= self.lips.components:
+            raise ValueError(
+                f"expected more than {2 * self.lips.components} lip crops with a face, got {2 * count}"
+            )
+        flat = torch.cat(pieces)
+        _, spread, basis = torch.pca_lowrank(flat, q=self.lips.components, center=False, niter=4)
         self.basis.copy_(basis)
-        deviation = spread / crops.shape[0] ** 0.5
+        deviation = spread / flat.shape[0] ** 0.5
         # Full whitening would blow the faintest components (camera noise) up to the size of the lips.
         self.scale.copy_((deviation**2 + 0.01 * deviation[0] ** 2).sqrt())
+        generator = torch.Generator().manual_seed(0)
+        strangest = max(self.strangeness(c, augment(torch.as_tensor(c.crops), generator)) for c in some)
+        self.limit.fill_(min(MARGIN * strangest, 1.0))
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """Crops [T, size, size], grey 0 to 255, to vectors [T, M]."""
-        return (standardise(crops) - self.mean) @ self.basis / self.scale
+    def strangeness(self, lips: Lips, crops: Tensor | None = None) -> float:
+        """The share of a clip's movement that the components miss: 0 for lips like those of training, up to 1."""
+        pixels = torch.as_tensor(lips.crops) if crops is None else crops
+        valid = torch.as_tensor(lips.valid)
+        flat = movement(pixels.to(self.basis.device), valid.to(self.basis.device))[valid]
+        return float(1 - (flat @ self.basis).square().sum() / flat.square().sum().clamp_min(1e-12))
+
+    def forward(self, crops: Tensor, valid: Tensor) -> Tensor:
+        """Crops [T, size, size], grey 0 to 255, of one clip to vectors [T, M]."""
+        return movement(crops, valid) @ self.basis / self.scale
 
     def visual(self, lips: Lips, times: Tensor, crops: Tensor | None = None) -> Visual:
         """The lips as the networks see them at `times` [N] (s); `crops` (augmented) stand in for the track's own."""
+        device = self.basis.device
         if crops is None:
-            crops = torch.as_tensor(lips.crops, device=self.mean.device)
-        return on_clock(
-            self(crops),
-            torch.as_tensor(lips.times, dtype=torch.float64, device=self.mean.device),
-            torch.as_tensor(lips.valid, device=self.mean.device),
-            times.to(self.mean.device),
-            self.lips,
-        )
+            crops = torch.as_tensor(lips.crops, device=device)
+        valid = torch.as_tensor(lips.valid, device=device)
+        stamps = torch.as_tensor(lips.times, dtype=torch.float64, device=device)
+        return on_clock(self(crops, valid), stamps, valid, times.to(device), self.lips)
+
+    def missing(self, frames: int) -> Visual:
+        """The features of a recording without lips: all invalid."""
+        device = self.basis.device
+        features = torch.zeros(frames, self.lips.dimension, device=device)
+        return Visual(features, torch.zeros(frames, dtype=torch.bool, device=device))
+
+
+def movement(crops: Tensor, valid: Tensor) -> Tensor:
+    """Standardised crops [T, P] less their mean over the valid frames of the clip."""
+    flat = standardise(crops)
+    return flat - flat[valid].mean(0) if bool(valid.any()) else flat
 
 
 def standardise(crops: Tensor) -> Tensor:

@@ -142,7 +142,8 @@ class _Engine:
         self.sources, self.noise, self.power = sources, noise, power
         self.config, self.generator = config, generator
         self.kernel = make_kernel(config)
-        self.mean_field = config.e_step == "mean-field"
+        seen = all(source.visual is not None for source in sources)
+        self.mean_field = config.e_step == "mean-field" or (config.e_step == "auto" and seen)
         # Chains start together: they part with the first proposals.
         self.z = [s.start.expand(config.chains, *s.start.shape).contiguous() for s in sources]
         self.gain = power.new_ones(len(sources), *power.shape[:-1])

@@ -22,8 +22,6 @@ from pyro_minvae.types import Prepared, Visual
 
 # The published corruption of the audio encoder's input: uniform noise on the power (max|x| = 1), half of the frames.
 CORRUPTION = 50.0
-# Crops enough to find the principal components of the lips.
-PCA_CROPS = 6000
 
 
 class StepEvent(NamedTuple):
@@ -85,16 +83,13 @@ def train(
 
 
 def _fit_lips(system: System, fit: Sequence[Prepared]) -> None:
-    """Fit the lip projection on crops spread over the training clips."""
+    """Fit the lip projection on the training clips."""
     if system.lips is None:
         return
     tracks = [u.lips for u in fit if u.lips is not None and u.lips.valid.any()]
     if not tracks:
         raise ValueError("expected utterances with lips to train on, got none")
-    total = sum(int(t.valid.sum()) for t in tracks)
-    stride = max(1, total // PCA_CROPS)
-    crops = torch.cat([torch.as_tensor(t.crops[t.valid][::stride]) for t in tracks])
-    system.lips.fit(crops.to(system.lips.mean.device))
+    system.lips.fit(tracks)
 
 
 class StageRunner:
