@@ -118,8 +118,8 @@ def on_clock(track: Tensor, times: Tensor, valid: Tensor, clock: Tensor, lips: L
         return Visual(track.new_zeros(shape), torch.zeros_like(clock, dtype=torch.bool))
     instants = (clock[:, None] + offsets).reshape(-1)  # [N (2 context + 1)]
     sampled = _interpolate(track[valid], times[valid], instants).reshape(clock.shape[0], -1)
-    nearest = (clock[:, None] - times).abs().min(-1)
-    seen = valid[nearest.indices] & (nearest.values <= REACH_S)
+    nearest = _nearest(times, clock)
+    seen = valid[nearest] & ((clock - times[nearest]).abs() <= REACH_S)
     return Visual(sampled * seen[:, None], seen)
 
 
@@ -131,6 +131,13 @@ def _interpolate(track: Tensor, times: Tensor, at: Tensor) -> Tensor:
     left = right - 1
     share = ((at - times[left]) / (times[right] - times[left])).clamp(0, 1).to(track.dtype)[:, None]
     return torch.lerp(track[left], track[right], share)
+
+
+def _nearest(times: Tensor, clock: Tensor) -> Tensor:
+    """The index [N] of the video frame nearest to each instant; a table of all distances would fill the memory."""
+    after = torch.searchsorted(times, clock).clamp(max=len(times) - 1)
+    before = (after - 1).clamp_min(0)
+    return torch.where(clock - times[before] <= times[after] - clock, before, after)
 
 
 def augment(crops: Tensor, generator: torch.Generator, *, shift: float = 0.06, zoom: float = 0.08) -> Tensor:
