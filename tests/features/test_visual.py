@@ -48,7 +48,7 @@ def test_a_known_track_is_recovered_whatever_the_frame_rate(fps: float) -> None:
 @given(st.lists(st.floats(0.005, 0.06), min_size=40, max_size=60), st.floats(-0.5, 0.0))
 def test_uneven_timestamps_are_honoured(gaps: list[float], start: float) -> None:
     times = start + torch.tensor(gaps, dtype=torch.float64).cumsum(0)
-    clock = CLOCK[(CLOCK > times[0]) & (CLOCK < times[-1])]
+    clock = CLOCK[(times[0] < CLOCK) & (times[-1] > CLOCK)]
     visual = seen_at(times, clock=clock)
     assert bool(visual.valid.all())
     torch.testing.assert_close(visual.features[:, 0], known(clock)[:, 0])
@@ -63,16 +63,16 @@ def test_context_looks_back_and_ahead_in_seconds() -> None:
         torch.testing.assert_close(visual.features[:, 2 * position], known(clock + offset)[:, 0])
 
 
-@pytest.mark.parametrize(("start", "seconds"), [(0.0, 0.8), (0.7, 2.0), (0.5, 0.5), (-1.0, 1.5)])
+@pytest.mark.parametrize(("start", "seconds"), [(0.0, 0.8), (0.7, 2.0), (0.51, 0.6), (-1.0, 1.5)])
 def test_video_that_starts_late_or_ends_early_is_masked(start: float, seconds: float) -> None:
     times = stamps(25, seconds, start)
     visual = seen_at(times)
-    covered = (CLOCK >= times[0] - REACH_S) & (CLOCK <= times[-1] + REACH_S)
+    covered = (times[0] - REACH_S <= CLOCK) & (times[-1] + REACH_S >= CLOCK)
     assert torch.equal(visual.valid, covered)
     assert not bool(visual.valid.all())
     assert bool(visual.valid.any())
     assert float(visual.features[~visual.valid].abs().max()) == 0
-    inside = (CLOCK >= times[0]) & (CLOCK <= times[-1])
+    inside = (times[0] <= CLOCK) & (times[-1] >= CLOCK)
     torch.testing.assert_close(visual.features[inside, 0], known(CLOCK[inside])[:, 0])
 
 
@@ -98,7 +98,7 @@ def test_a_gap_between_frames_is_not_bridged_silently() -> None:
     """A second without any frame (a frozen camera) has no lips either."""
     times = torch.cat([stamps(25, 0.5), stamps(25, 0.5, start=1.5)])
     visual = seen_at(times)
-    far = (CLOCK > times[12] + REACH_S) & (CLOCK < 1.5 - REACH_S)
+    far = (times[11] + REACH_S < CLOCK) & (CLOCK < 1.5 - REACH_S)
     assert int(far.sum()) > 20
     assert not bool(visual.valid[far].any())
 
@@ -113,6 +113,13 @@ def test_hardly_any_frame(count: int) -> None:
     assert int(visual.valid.sum()) == (
         0 if count == 0 else int((CLOCK - times[10]).abs().le(0.02 + 1e-9).sum())
     )
+
+
+def test_an_hour_of_lips_fits_into_memory() -> None:
+    """225,000 frames of sound and 90,000 of video: distances of all pairs would take 162 GB."""
+    times, clock = stamps(25, 3600.0), frame_times(225_000, Stft())
+    visual = seen_at(times, valid=torch.arange(len(times)) % 100 > 0, clock=clock)
+    assert 0.98 < float(visual.valid.double().mean()) < 1
 
 
 def mouths(count: int, *, seed: int = 0, size: int = 12) -> Lips:
@@ -141,15 +148,16 @@ def vectors(projection: LipProjection, lips: Lips) -> Tensor:
 
 def test_components_hold_the_movement_and_are_scaled() -> None:
     clips = [mouths(60, seed=seed) for seed in range(4)]
-    projection = fitted(clips)
+    projection = fitted(clips, 20)
     u = torch.cat([vectors(projection, clip) for clip in clips])
-    torch.testing.assert_close(u.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(u.mean(0), torch.zeros(20), atol=1e-4, rtol=0)
     covariance = u.T @ u / len(u)
     torch.testing.assert_close(covariance, covariance.diag().diag(), atol=0.02, rtol=0)
     # The first has variance 1 / 1.01; faint ones stay small rather than being blown up to the same size.
-    assert float(covariance[0, 0]) == pytest.approx(1 / 1.01, rel=0.02)
-    assert float(covariance.diag().max()) < 1.0
-    assert float(covariance[5, 5]) < 0.7
+    variances = covariance.diag()
+    assert float(variances[0]) == pytest.approx(1 / 1.01, rel=0.01)
+    assert bool((variances.diff() < 0.01).all())
+    assert float(variances[19]) < 0.5
 
 
 def test_projection_and_back_keeps_the_variance() -> None:

@@ -90,6 +90,15 @@ def test_shapes_and_ranges(kinds: tuple[str, ...], e_step: str, gain: bool, chai
         assert bool((first[0] != first[1]).any())  # the chains part
 
 
+@pytest.mark.parametrize("kind", PRIORS)
+def test_automatic_e_step_is_mean_field_with_lips_and_marginal_without(kind: str) -> None:
+    scene = draw_scene((kind,))
+    deaf = scene._replace(sources=[source._replace(visual=None) for source in scene.sources])
+    for where, chosen in ((scene, "mean-field"), (deaf, "marginal")):
+        by_itself, by_name = (run(where, settings(e_step=e_step))[-1] for e_step in ("auto", chosen))
+        assert same(by_itself, by_name)
+
+
 @pytest.mark.parametrize("e_step", E_STEPS)
 def test_gain_moves_only_if_asked_for(e_step: str) -> None:
     """A known fault of the published code: a gain that is there and never updated."""

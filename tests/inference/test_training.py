@@ -148,6 +148,17 @@ def test_utterances_with_and_without_lips() -> None:
         list(train(System(recipe), mixed[3:], mixed[3:]))
 
 
+def test_frames_of_clips_without_lips_are_marked() -> None:
+    system, clips = System(tiny_recipe("min-vae")), [*utterances(2), *utterances(1, video=False, seed=5)]
+    assert system.lips is not None
+    system.lips.fit([clip.lips for clip in clips if clip.lips is not None])
+    frames = frame_set(clips, system.recipe.stft)
+    visual = frames.visual(system.lips)
+    assert visual.features.shape[0] == visual.valid.shape[0] == frames.power.shape[0] == len(frames.owner)
+    assert not bool(visual.valid[frames.owner == 2].any())
+    assert bool(visual.valid[frames.owner == 0].all())
+
+
 def test_every_batch_has_its_own_noise_and_both_passes_hear_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Known faults: one noise for all batches, and other frames corrupted in the responsibility pass."""
     passes: list[tuple[str, Tensor, Tensor]] = []
