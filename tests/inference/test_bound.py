@@ -207,6 +207,23 @@ def test_optimal_responsibility_is_clipped() -> None:
     assert weight[1] < 1e-5
 
 
+@torch.no_grad()
+def test_bound_of_a_corrupted_input_keeps_the_clean_target() -> None:
+    """`heard` reaches the audio network alone: R stays log p of the clean power at the z that it proposes."""
+    model, guide, (power, visual) = make_model("mixture"), make_guide("mixture"), make_frames(6)
+    heard, noise = 5 * power + 1, normal_draws(2, 6, 3, seed=22)
+    got = bound_terms(model, guide, power, visual, heard=heard, noise=noise)
+    mean, scale = guide.audio(heard)
+    sigma = model.variance(mean + scale * noise[1], visual)
+    torch.testing.assert_close(got.likelihood, -(sigma.log() + power / sigma).sum(-1))
+    clean = bound_terms(model, guide, power, visual, noise=noise)
+    assert torch.equal(got.likelihood_visual, clean.likelihood_visual)
+    torch.manual_seed(0)
+    of_heard = optimal_responsibility(model, guide, power, visual, heard=heard)
+    torch.manual_seed(0)
+    assert not torch.equal(of_heard, optimal_responsibility(model, guide, power, visual))
+
+
 def test_divergences_against_torch() -> None:
     mean, scale = normal_draws(4, 3, seed=1), normal_draws(4, 3, seed=2).exp()
     q, p = (mean, scale), (normal_draws(4, 3, seed=3), normal_draws(4, 3, seed=4).exp())

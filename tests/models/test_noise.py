@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -80,6 +81,33 @@ def test_updates_never_lower_the_mean_field_objective(problem: Problem) -> None:
         assert after >= before - 1e-9 * abs(before)
         assert_factors_are_proper(alone.nmf)
         before = after
+
+
+@pytest.mark.parametrize("smooth", [0.0, 4.0])
+def test_an_update_is_the_published_one(smooth: float) -> None:
+    """W <- W sqrt([|x|^2 V^-2] H' / [V^-1] H'), columns to sum one, then H likewise (through its bumps B)."""
+    generator = torch.Generator().manual_seed(3)
+    speech = torch.rand(1, 4, 9, 5, generator=generator, dtype=torch.float64)
+    power = 3 * torch.rand(9, 5, generator=generator, dtype=torch.float64)
+    nmf = Nmf(power, rank=2, smooth=smooth, generator=generator)
+    W, A = nmf.W.numpy(), nmf.A.numpy()
+    B = np.eye(9) if nmf.bumps is None else nmf.bumps.numpy()
+    assert (nmf.bumps is None) == (smooth == 0)
+
+    def means(W: np.ndarray, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        V = speech[0].numpy().transpose(0, 2, 1) + W @ A @ B  # [R, F, N]
+        return power.numpy().T * (V**-2.0).mean(0), (1 / V).mean(0)
+
+    P, Q = means(W, A)
+    H = A @ B
+    W = W * np.sqrt((P @ H.T) / (Q @ H.T))
+    A, W = A * W.sum(0)[:, None], W / W.sum(0)
+    P, Q = means(W, A)
+    A = A * np.sqrt((W.T @ P @ B.T) / (W.T @ Q @ B.T))
+    nmf.update(marginal_statistics(speech, power))
+    np.testing.assert_allclose(nmf.W.numpy(), W, rtol=1e-12)
+    np.testing.assert_allclose(nmf.A.numpy(), A, rtol=1e-12)
+    np.testing.assert_allclose(nmf.variance().numpy(), (W @ A @ B).T, rtol=1e-12)
 
 
 @pytest.mark.parametrize("fault", ["sum over draws", "power in both", "no square of V"])

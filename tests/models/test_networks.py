@@ -1,0 +1,59 @@
+"""The encoders: what their outputs mean, and what they see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from laws import BINS, FEATURES, normal_draws
+from torch import nn
+
+from pyro_minvae.config import AudioEncoder, VisualEncoder
+from pyro_minvae.models.networks import GaussianNetwork, LogPower, audio_network, visual_network
+
+
+def test_scale_is_the_root_of_the_variance() -> None:
+    """The second output is log v, and the Gaussian's scale is exp(log v / 2)."""
+    network = GaussianNetwork(nn.Identity(), 3, 3).double()
+    with torch.no_grad():
+        for layer in (network.mean, network.log_variance):
+            layer.weight.copy_(torch.eye(3))
+            layer.bias.zero_()
+    x = torch.tensor([[-2.0, 0.0, 3.0]], dtype=torch.float64)
+    mean, scale = network(x)
+    torch.testing.assert_close(mean, x)
+    torch.testing.assert_close(scale.square().log(), x)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e12])
+def test_scales_stay_positive_and_finite_on_odd_frames(size: float) -> None:
+    network = visual_network(FEATURES, 3, VisualEncoder(hidden=(6,)))
+    with torch.no_grad():
+        _, scale = network.eval()(size * normal_draws(50, FEATURES, seed=1).float())
+    assert bool(torch.isfinite(scale).all())
+    assert float(scale.min()) > 0
+
+
+@pytest.mark.parametrize("kind", ["log-power", "power"])
+def test_silence_and_loud_frames_give_finite_gaussians(kind: str) -> None:
+    network = audio_network(BINS, 3, AudioEncoder(hidden=(6,), input=kind))
+    power = torch.tensor([0.0, 1e-12, 1.0, 1e6])[:, None].expand(4, BINS).clone().requires_grad_()
+    mean, scale = network(power)
+    (mean.sum() + scale.log().sum()).backward()
+    assert all(bool(torch.isfinite(value).all()) for value in (mean, scale, power.grad))
+
+
+def test_log_power_of_usual_frames_is_of_order_one() -> None:
+    values = LogPower()(torch.tensor([0.0, 1e-4, 1.0, 1e4]))
+    assert float(values.abs().max()) < 2.5
+    assert bool((values.diff() > 0).all())
+
+
+@pytest.mark.parametrize("hidden", [(6,), (8, 6)])
+def test_dropout_only_acts_in_training(hidden: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network = visual_network(FEATURES, 3, VisualEncoder(hidden=hidden, dropout=0.5))
+    x = normal_draws(7, FEATURES, seed=1).float()
+    network.eval()
+    assert torch.equal(network(x)[0], network(x)[0])
+    network.train()
+    assert not torch.equal(network(x)[0], network(x)[0])
