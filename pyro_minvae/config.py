@@ -167,7 +167,7 @@ class Nmf(Section):
     """Noise variance W H of `rank` components; with `smooth_s` > 0, H is a sum of bumps that long (s)."""
 
     kind: Literal["nmf"] = "nmf"
-    rank: int = Field(8, ge=1)
+    rank: int = Field(16, ge=1)
     smooth_s: float = Field(0.32, ge=0)
 
 
