@@ -7,11 +7,13 @@ from pathlib import Path
 
 def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
     """Write a model folder that `--model` takes: MIN-VAE with visual prior, or an A-VAE without `video`."""
+    import numpy as np
     import torch
 
     from pyro_minvae.checkpoint import save_model
     from pyro_minvae.recipe import parse_recipe
     from pyro_minvae.system import System
+    from pyro_minvae.types import Lips
 
     stage = {
         "name": "audio",
@@ -36,7 +38,8 @@ def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
         torch.manual_seed(0)
         system = System(parse_recipe(tree, source="tests/tiny.py"))
         if system.lips is not None:
-            system.lips.fit(torch.randint(0, 256, (20, 16, 16)))
+            crops = torch.randint(0, 256, (40, 16, 16), dtype=torch.uint8).numpy()
+            system.lips.fit([Lips(crops, np.arange(40) / 25, np.ones(40, bool))])
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, system, {})
     return folder
