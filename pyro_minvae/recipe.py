@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pyro_minvae.config import Recipe
+from pyro_minvae.config import MixtureGuide, Recipe, Stage, VisualMixturePrior, VisualPrior
 from pyro_minvae.errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -45,9 +45,13 @@ def parse_recipe(tree: dict[str, Any], overrides: list[str] | None = None, *, so
     """Check a plain tree of dicts (`source` names it in errors) after applying `overrides`."""
     tree = apply_overrides(tree, overrides or [])
     try:
-        return Recipe.model_validate(tree)
+        recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise InputError(f"{source}: {_explain(error)}") from None
+    misfit = _misfit(recipe)
+    if misfit:
+        raise InputError(f"{source}: {misfit}")
+    return recipe
 
 
 def override_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
@@ -105,3 +109,58 @@ def _short(value: Any) -> str:
     """A value as it may stand in one line."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _misfit(recipe: Recipe) -> str | None:
+    """The first pair of settings, each valid by itself, that cannot go together; None if all can."""
+    stft, inference = recipe.stft, recipe.inference
+    if stft.window % 2 or stft.hop > stft.window:
+        return f"stft: expected an even window no shorter than the hop, found {stft.window} and {stft.hop}"
+    if inference.keep > inference.steps:
+        return f"inference.keep: expected at most inference.steps = {inference.steps}, found {inference.keep}"
+    if not recipe.training.stages:
+        return "training.stages: expected at least one, found none"
+    for number, stage in enumerate(recipe.training.stages):
+        misfit = _stage_misfit(recipe, stage)
+        if misfit:
+            return f"training.stages.{number}.{misfit}"
+    return None
+
+
+def _stage_misfit(recipe: Recipe, stage: Stage) -> str | None:
+    """What a stage asks for that this recipe's system does not have."""
+    prior, guide = recipe.model.prior, recipe.guide
+    sees = isinstance(prior, VisualPrior | VisualMixturePrior) or isinstance(guide, MixtureGuide)
+    parts = {
+        "decoder": True,
+        "audio": True,
+        "visual": isinstance(guide, MixtureGuide),
+        "visual-prior": sees,
+        "mixture": "mixture" in prior.kind,
+    }
+    asked: list[tuple[str, str, list[str]]] = [
+        ("prior", stage.prior, ["standard", *(["visual"] if sees else []), prior.kind]),
+        ("guide", stage.guide, ["audio", guide.kind]),
+    ]
+    asked += [
+        ("learn", part, [name for name in parts if parts[name]]) for part in stage.learn or ("nothing",)
+    ]
+    for name, value, choices in asked:
+        if value not in choices:
+            return f"{name}: expected one of {', '.join(dict.fromkeys(choices))} in this model, found {value}"
+    if ("mixture" in stage.prior) != (stage.guide == "mixture"):
+        return f"guide: expected a mixture prior and a mixture guide together, found {stage.prior} and {stage.guide}"
+    return _warm_start_misfit(recipe, stage)
+
+
+def _warm_start_misfit(recipe: Recipe, stage: Stage) -> str | None:
+    """Weights can be copied only between the two visual networks, and only if they have the same layers."""
+    for target, origin in stage.warm_start.items():
+        prior, guide = recipe.model.prior, recipe.guide
+        if {target, origin} != {"visual", "visual-prior"} or not isinstance(guide, MixtureGuide):
+            return f"warm_start: expected visual and visual-prior of a mixture guide, found {target} and {origin}"
+        if isinstance(prior, VisualPrior | VisualMixturePrior):
+            layers = [(part.hidden, part.dropout > 0) for part in (guide.visual, prior)]
+            if layers[0] != layers[1]:
+                return "warm_start: expected guide.visual and model.prior of the same layers, found others"
+    return None

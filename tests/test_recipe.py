@@ -1,0 +1,56 @@
+"""Recipes whose keys are all valid but do not go together are refused before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_training import tiny_recipe
+
+from pyro_minvae.errors import InputError
+from pyro_minvae.recipe import load_recipe, override_recipe, recipe_names
+
+STAGE = "training.stages"
+MISFITS = {
+    "inference.keep=99": "inference.keep: expected at most inference.steps",
+    "stft.window=33": "expected an even window",
+    "stft.hop=40": "no shorter than the hop",
+    f"{STAGE}=[]": "expected at least one",
+    f"{STAGE}.0.learn=[]": "training.stages.0.learn: expected one of decoder, audio",
+    f"{STAGE}.0.guide=mixture": "training.stages.0.guide: expected a mixture prior and a mixture guide",
+    f"{STAGE}.2.prior=standard": "training.stages.2.guide: expected a mixture prior and a mixture guide",
+    f"{STAGE}.2.prior=visual-mixture": "training.stages.2.prior: expected one of standard, visual, mixture",
+    f"{STAGE}.2.warm_start={{visual='audio'}}": "warm_start: expected visual and visual-prior",
+    f"{STAGE}.2.warm_start.visual=nowhere": "warm_start: expected visual and visual-prior",
+}
+WITHOUT_LIPS = {
+    f"{STAGE}.0.learn=['visual']": "expected one of decoder, audio in this model, found visual",
+    f"{STAGE}.0.learn=['mixture']": "expected one of decoder, audio in this model, found mixture",
+    f"{STAGE}.0.prior=visual": "expected one of standard in this model, found visual",
+    f"{STAGE}.0.guide=mixture": "expected one of audio in this model, found mixture",
+    f"{STAGE}.0.warm_start={{visual='visual-prior'}}": "of a mixture guide",
+}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_fit(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+@pytest.mark.parametrize("override", MISFITS)
+def test_settings_that_clash_are_refused(override: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        override_recipe(tiny_recipe("min-vae"), [override])
+    assert MISFITS[override] in str(refusal.value)
+
+
+@pytest.mark.parametrize("override", WITHOUT_LIPS)
+def test_parts_that_the_model_lacks_are_refused(override: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        override_recipe(tiny_recipe("a-vae"), [override])
+    assert WITHOUT_LIPS[override] in str(refusal.value)
+
+
+def test_a_warm_start_needs_equal_layers() -> None:
+    recipe = tiny_recipe("min-vae-visual-prior")
+    for override in ("model.prior.hidden=[7]", "guide.visual.dropout=0"):
+        with pytest.raises(InputError, match="of the same layers"):
+            override_recipe(recipe, [override])
