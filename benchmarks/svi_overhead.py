@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_minvae.inference.elbo import svi_loss
+from pyro_minvae.media.files import atomic
 from pyro_minvae.models.priors import CERTAIN
 from pyro_minvae.recipe import load_recipe
 from pyro_minvae.system import System
@@ -168,7 +169,8 @@ def main() -> None:
         print(f"{row['stage']:10} {row['pyro_ms']:9.2f} {row['hand_ms']:9.2f} {row['ratio']:7.2f}")
         rows.append(row)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        with atomic(options.json) as path:
+            path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
