@@ -63,7 +63,7 @@ def _tensors(system: System) -> dict[str, Tensor]:
 
 def save_model(folder: Path, system: System, training: dict[str, Any]) -> None:
     """Write the final model and guide of a system; each file appears whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     config = {
         "format": 1,
@@ -72,7 +72,7 @@ def save_model(folder: Path, system: System, training: dict[str, Any]) -> None:
         "training": training,
     }
     with atomic(folder / WEIGHTS) as path:
-        save_file(_tensors(system), path)
+        path.write_bytes(save(_tensors(system)))
     with atomic(folder / CONFIG) as path:
         path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 

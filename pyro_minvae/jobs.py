@@ -14,6 +14,9 @@ from pyro_minvae.media.audio import coded_for, is_audio, is_crops, is_video, qua
 from pyro_minvae.media.files import check_writable
 from pyro_minvae.media.lips import read_lips
 
+# A rounding error is at most half of an 8-bit step, 1/256; more was cut off.
+CLIPPED = 0.004
+
 
 class Done(NamedTuple):
     """A finished job: the figures and what the user should know."""
@@ -50,11 +53,12 @@ class Job(NamedTuple):
         notes = self._notes(enhancer, result)
         mixture = quantise(audio.waveform, audio.subtype)
         speech = quantise(result.speech, audio.subtype)
-        files = [(self.out, speech)]
+        files = [(self.out, speech, result.speech)]
         if self.noise_out is not None:
-            files.append((self.noise_out, mixture - speech))
-        for path, waveform in files:
-            clipped = write_audio(path, audio._replace(waveform=waveform))
+            files.append((self.noise_out, mixture - speech, mixture - speech))
+        for path, waveform, wanted in files:
+            write_audio(path, audio._replace(waveform=waveform))
+            clipped = int((abs(wanted - quantise(wanted, audio.subtype)) > CLIPPED).sum())
             if clipped:
                 notes.append(f"{path}: {clipped} samples clipped")
         return Done(result, notes)

@@ -91,7 +91,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, recipe: Recipe, *, resume: bool = False, tensorboard: bool = False) -> Run:
-        """Start a run in a new or empty folder, or resume the one that is there.
+        """Start a run in a folder that holds none yet, or resume the one that is there.
 
         Raises:
             InputError: if the folder holds another run (without `resume`), no run or one of another recipe (with

@@ -17,8 +17,8 @@ REACH_S = 0.1
 # Lips are strange beyond this multiple of the strangest training clip, shifted and scaled at random.
 MARGIN = 1.25
 
-# Clips enough to find the components of one corpus' lips.
-CLIPS = 150
+# Clips, and frames of them, enough to find the components of one corpus' lips.
+CLIPS, FRAMES = 150, 5000
 
 
 class LipProjection(nn.Module):
@@ -43,19 +43,20 @@ class LipProjection(nn.Module):
         self.register_buffer("limit", torch.ones(()))
 
     def fit(self, clips: Sequence[Lips]) -> None:
-        """Fit the components on every other valid frame of some `CLIPS` clips spread over `clips`.
+        """Fit the components on some `FRAMES` valid frames of some `CLIPS` clips spread over `clips`.
 
         Raises:
             ValueError: with fewer frames than components.
         """
         seen = [clip for clip in clips if clip.valid.any()]
         some = seen[:: max(1, len(seen) // CLIPS)]
-        pieces = [movement(torch.as_tensor(c.crops), torch.as_tensor(c.valid))[c.valid][::2] for c in some]
-        count = sum(len(piece) for piece in pieces)
-        if count <= self.lips.components:
-            raise ValueError(
-                f"expected more than {2 * self.lips.components} lip crops with a face, got {2 * count}"
-            )
+        total = sum(int(clip.valid.sum()) for clip in some)
+        if total <= self.lips.components:
+            raise ValueError(f"expected more than {self.lips.components} lip crops with a face, got {total}")
+        stride = max(1, total // FRAMES)
+        pieces = [
+            movement(torch.as_tensor(c.crops), torch.as_tensor(c.valid))[c.valid][::stride] for c in some
+        ]
         flat = torch.cat(pieces)
         _, spread, basis = torch.pca_lowrank(flat, q=self.lips.components, center=False, niter=4)
         self.basis.copy_(basis)
