@@ -27,7 +27,14 @@ from pyro_minvae.evaluation.manifest import Item
 from pyro_minvae.evaluation.mixing import White, babble, recordings
 from pyro_minvae.evaluation.noisy_set import make_noisy_set, select
 
-SYSTEMS = ["min-vae-grid", "min-vae-grid,inference.start=audio", "a-vae"]
+SYSTEMS = [
+    "min-vae-grid",
+    "min-vae-grid,inference.start=audio",
+    "min-vae-grid,inference.e_step=marginal",
+    "min-vae-grid,inference.e_step=marginal,inference.start=audio",
+    "min-vae-grid,inference.lips=never",
+    "a-vae",
+]
 NOISES = ("cafe", "kitchen", "busy-street")
 
 
