@@ -136,7 +136,10 @@ class Stage(Section):
     Parts that bear the same name (`decoder`, `audio`, `visual`, `visual-prior`, `mixture`) are the same networks in
     every stage. `learn` lists those that are trained, the others are frozen. `warm_start` copies weights between two
     parts of one architecture before the stage begins: `{ visual = "visual-prior" }` starts the visual encoder as the
-    network of p(z | v).
+    network of p(z | v). `data` = "video" leaves out utterances without lips. Adam's `learning_rate` falls along a half
+    cosine from its first value to zero over `epochs`; the stage ends `patience` epochs after the best validation bound.
+    `corrupt_audio` is the share of frames whose input to the audio encoder is corrupted; `augment_lips` shifts, scales
+    and brightens each clip at random.
     """
 
     name: str
@@ -153,13 +156,20 @@ class Stage(Section):
 
 
 class Training(Section):
-    """SVI settings shared by the stages. Levels are drawn uniformly in `level_db` below full scale."""
+    """SVI settings shared by the stages.
+
+    `batch` is in frames; each utterance is played at a level drawn uniformly from `level_db` (dB below full scale) anew
+    in every epoch; `clip_norm` bounds the gradient's norm (loss in nats per frame); `validation_share` of the training
+    utterances is held out for early stopping; `mixture_rate` is Adam's rate for MIN-VAE's pi, means and variances in
+    place of the stage's `learning_rate`; `weight_decay` is Adam's (L2).
+    """
 
     stages: tuple[Stage, ...]
     batch: int = Field(256, ge=1)
     level_db: tuple[float, float] = (-20.0, 0.0)
     clip_norm: float = Field(100.0, gt=0)
     validation_share: float = Field(0.05, gt=0, lt=1)
+    mixture_rate: float = Field(1e-2, gt=0)
     weight_decay: float = Field(0.0, ge=0)
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -131,9 +131,9 @@ class StageRunner:
     def run(self, resume: RunState | None) -> Iterator[StepEvent | EpochEvent]:
         """The stage's epochs after `resume`, ending with its best weights in the system."""
         system, stage = self.system, self.stage
-        names = self._start() if resume is None else self._learning()
+        groups = self._start() if resume is None else self._learning()
         decay = self.recipe.training.weight_decay
-        optimiser = torch.optim.Adam([p for _, p in names], lr=stage.learning_rate, weight_decay=decay)
+        optimiser = torch.optim.Adam(groups, weight_decay=decay)
         best, best_bound, waited, done = copy.deepcopy(system.state_dict()), -math.inf, 0, 0
         if resume is not None:
             optimiser.load_state_dict(copy.deepcopy(resume.optimiser))
@@ -166,7 +166,7 @@ class StageRunner:
             yield EpochEvent(stage.name, epoch, loss, terms, best_bound, time.perf_counter() - start, state)
         system.load_state_dict(best)
 
-    def _start(self) -> list[tuple[str, torch.nn.Parameter]]:
+    def _start(self) -> list[dict[str, Any]]:
         """What happens once, before a stage's first epoch."""
         if self.number == 0:
             self.system.decoder.start_at((self.fit.power + self.system.decoder.floor).log().mean(0))
@@ -174,13 +174,18 @@ class StageRunner:
             self.system.warm_start(target, origin)
         return self._learning()
 
-    def _learning(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Freeze the system but for the parts that this stage trains."""
+    def _learning(self) -> list[dict[str, Any]]:
+        """Freeze the system but for the parts that this stage trains: Adam's groups, each with its peak rate.
+
+        The mixture's few numbers (pi, means, variances) have far to go in few steps, the networks' weights have not.
+        """
         self.system.requires_grad_(False)
-        names = [item for part in self.stage.learn for item in self.system.part(part)]
-        for _, parameter in names:
-            parameter.requires_grad_(True)
-        return names
+        groups = []
+        for part in self.stage.learn:
+            peak = self.recipe.training.mixture_rate if part == "mixture" else self.stage.learning_rate
+            parameters = [p.requires_grad_(True) for _, p in self.system.part(part)]
+            groups.append({"params": parameters, "lr": peak, "peak": peak})
+        return groups
 
     def _epoch(self, epoch: int, optimiser: torch.optim.Adam) -> Generator[StepEvent, None, float]:
         """One pass over the data; returns the mean loss in nats per frame."""
@@ -191,14 +196,14 @@ class StageRunner:
             self.lips_fit = self._lips(self.fit, generator if stage.augment_lips else None)
         share = (epoch - 1) / stage.epochs
         for group in optimiser.param_groups:
-            group["lr"] = stage.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+            group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
         # Only the networks that learn use dropout: a frozen network is a fixed function.
         self.system.eval()
         for part in stage.learn:
             if part != "mixture":
                 getattr(self.system, part.replace("-", "_")).train()
         loss_of = svi_loss(self.model, self.guide)
-        parameters = optimiser.param_groups[0]["params"]
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
         count, total, steps = 0, 0.0, math.ceil(self.fit.power.shape[0] / training.batch)
         feed = batches(
             self.fit, self.lips_fit, size=training.batch, level_db=training.level_db, generator=generator

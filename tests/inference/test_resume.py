@@ -167,7 +167,7 @@ def test_faults_of_the_data_are_errors_of_the_user(tmp_path: Path) -> None:
 def test_a_run_that_diverges_says_so_in_one_line(kind: str, rate: float, tmp_path: Path) -> None:
     recipe = tiny_recipe(kind)
     rates = [f"training.stages.{n}.learning_rate={rate}" for n in range(len(recipe.training.stages))]
-    run = Run.open(tmp_path, tiny_recipe(kind, *rates))
+    run = Run.open(tmp_path, tiny_recipe(kind, *rates, f"training.mixture_rate={rate}"))
     with pytest.raises(InputError) as refusal:
         list(run.events(speech(recipe)))
     assert "\n" not in str(refusal.value)
