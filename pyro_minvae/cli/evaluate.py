@@ -39,15 +39,14 @@ def evaluate(
     from pyro_minvae.evaluation.benchmark import evaluate as run
     from pyro_minvae.evaluation.manifest import read_manifest
     from pyro_minvae.evaluation.mixing import spread
-    from pyro_minvae.evaluation.noisy_set import ensure_folder
     from pyro_minvae.evaluation.plots import plotter
-    from pyro_minvae.media.files import check_writable
+    from pyro_minvae.media.files import check_writable, make_folder
 
     items = spread(read_manifest(manifest), limit)
     make = partial(Enhancer.from_pretrained, model, overrides=set_ or [])
     recipe = make().recipe  # an unknown model or setting is answered here, before the processes start
     if out:
-        check_writable(ensure_folder(out) / "scores.json")
+        check_writable(make_folder(out, "a folder to write to") / "scores.json")
     inspect = plotter(plot, items, out=out) if plot else None
     rows = []
     with progress("item") as bar:

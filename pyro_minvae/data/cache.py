@@ -16,7 +16,7 @@ import numpy as np
 from pyro_minvae.config import LipCrops, Stft
 from pyro_minvae.data.digest import content_digests
 from pyro_minvae.errors import InputError
-from pyro_minvae.media.files import atomic
+from pyro_minvae.media.files import atomic, make_folder
 from pyro_minvae.types import Lips, Prepared, Utterance
 
 # To be raised whenever the same input and settings give other numbers: older files are then left alone.
@@ -85,7 +85,9 @@ def prepare(
         if advance is not None:
             advance(item.id)
 
-    jobs = _jobs(utterances, stft.rate, crops, _made(cache), workers, with_video)
+    jobs = _jobs(
+        utterances, stft.rate, crops, make_folder(cache, "a writable cache folder"), workers, with_video
+    )
     # Files that cannot be read at all are named before any work starts.
     for index, job in enumerate(jobs):
         if isinstance(job, InputError):
@@ -109,15 +111,6 @@ def prepare(
             for index in waiting[key]:
                 finish(index, result)
     return [done[index] for index in sorted(done)], [faults[index] for index in sorted(faults)]
-
-
-def _made(cache: Path) -> Path:
-    """The cache folder, made if it is not there."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{cache}: expected a writable cache folder, found: {error.strerror}") from error
-    return cache
 
 
 def _jobs(

@@ -12,7 +12,7 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.manifest import NAME, Item, write_manifest
 from pyro_minvae.evaluation.mixing import Mixture, Noise, generator_for, mix, spread
 from pyro_minvae.media.audio import mono, read_audio, write_audio
-from pyro_minvae.media.files import check_writable, existing_file
+from pyro_minvae.media.files import check_writable, existing_file, make_folder
 from pyro_minvae.types import Audio, Utterance
 
 
@@ -91,15 +91,6 @@ def select(
     return spread(found, limit)
 
 
-def ensure_folder(folder: Path) -> Path:
-    """Create `folder`; raises `InputError` where that is impossible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: expected a folder to write to, found {error.strerror}") from error
-    return folder
-
-
 def _item(
     utterance: Utterance,
     noise: Noise,
@@ -129,7 +120,7 @@ def _item(
 
 def _write(path: Path, signal: np.ndarray, rate: int) -> None:
     """One channel at 24 bits, or as floats, which hold a signal beyond full scale."""
-    ensure_folder(path.parent)
+    make_folder(path.parent, "a folder to write to")
     subtype, form = ("FLOAT", "WAV") if path.suffix == ".wav" else ("PCM_24", "FLAC")
     write_audio(path, Audio(signal[None], rate, subtype, form))
 
@@ -155,4 +146,4 @@ def check_set(
     for snr_db in snrs_db:
         if not -100 <= snr_db <= 100:
             raise InputError(f"--snr {snr_db:g}: expected a finite SNR between -100 and 100 dB")
-    check_writable(ensure_folder(out) / NAME)
+    check_writable(make_folder(out, "a folder to write to") / NAME)

@@ -13,8 +13,7 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.benchmark import Inspect, Outcome
 from pyro_minvae.evaluation.manifest import Item
 from pyro_minvae.evaluation.mixing import spread
-from pyro_minvae.evaluation.noisy_set import ensure_folder
-from pyro_minvae.media.files import atomic, check_writable
+from pyro_minvae.media.files import atomic, check_writable, make_folder
 
 RANGE_DB = 70.0
 """How far below the loudest point of the mixture the colours reach."""
@@ -34,7 +33,7 @@ def plotter(what: str, items: Sequence[Item], *, out: Path | None) -> Inspect:
     else:
         folder, picked = Path(what), list(items)
     chosen = frozenset((item.id, item.noise, item.snr_db) for item in picked)
-    check_writable(ensure_folder(folder) / "plot.png")
+    check_writable(make_folder(folder, "a folder to write to") / "plot.png")
     return partial(plot_outcome, folder=folder, chosen=chosen)
 
 

@@ -13,17 +13,32 @@ from pyro_minvae.errors import InputError
 
 # The user's disk, not our mistake. Everything else keeps its traceback.
 _DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT}
+_DISK |= {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
 
 
 def existing_file(path: str | Path, what: str) -> Path:
     """`path` as a Path; raises InputError that expects `what` when it is missing, a folder or empty."""
     path = Path(path)
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: expected {what}, found: {error.strerror}") from None
+    if not found:
         raise InputError(f"{path}: expected {what}, found no such file")
     if path.is_dir():
         raise InputError(f"{path}: expected {what}, found a folder")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: expected {what}, found an empty file (0 bytes)")
+    return path
+
+
+def make_folder(path: str | Path, what: str) -> Path:
+    """Make the folder `path` and those above it, or raise InputError that expects `what`."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: expected {what}, found: {error.strerror}") from None
     return path
 
 
@@ -63,12 +78,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 def _sibling(path: Path) -> Path:
     """A fresh name in the same folder: os.replace is atomic only inside one file system."""
-    return path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix}")
+    # Cut, as a name has 255 bytes and a letter up to four.
+    return path.with_name(f".{path.stem[:50]}.{secrets.token_hex(4)}{path.suffix}")
 
 
 def _refuse_non_files(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"{path}: expected a folder {path.parent} to write into, found none")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unwritable(path, error) from None
     if path.is_dir():
         raise InputError(f"{path}: expected the name of a file to write, found a folder")
     # Replacing a device such as /dev/null by a file would harm the machine.

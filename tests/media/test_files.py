@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.media.files import atomic, check_writable, existing_file
+from pyro_minvae.media.files import atomic, check_writable, existing_file, make_folder
 
 
 def test_atomic_replaces_on_success(tmp_path: Path) -> None:
@@ -94,3 +94,25 @@ def test_existing_file(tmp_path: Path) -> None:
     for name, found in (("none", "no such file"), ("empty", "an empty file"), (".", "a folder")):
         with pytest.raises(InputError, match=f"expected a sound, found {found}"):
             existing_file(tmp_path / name, "a sound")
+
+
+def test_names_that_are_too_long_are_named(tmp_path: Path) -> None:
+    path = tmp_path / f"{300 * 'a'}.wav"
+    for check in (check_writable, lambda path: existing_file(path, "a sound")):
+        with pytest.raises(InputError, match="File name too long|no such file"):
+            check(path)
+
+
+def test_a_long_name_in_wide_letters_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{83 * '\u97f3'}.wav"
+    check_writable(path)
+    with atomic(path) as temporary:
+        temporary.touch()
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_make_folder(tmp_path: Path) -> None:
+    assert make_folder(tmp_path / "a" / "b", "a folder").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/x: expected a folder, found: Not a directory"):
+        make_folder(tmp_path / "file" / "x", "a folder")
