@@ -12,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
-    """A frozen part of the tree that refuses keys it does not know."""
+    """A frozen part of the tree that refuses keys it does not know and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# Widths of a network's hidden layers, from its input to its output.
+Layers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
 class Stft(Section):
@@ -63,18 +67,22 @@ class MixturePrior(Section):
 
 
 class VisualPrior(Section):
-    """z | v ~ N(mu(v), diag sigma^2(v)) from a network with the given `hidden` layers."""
+    """z | v ~ N(mu(v), diag sigma^2(v)) from a network of the lips.
+
+    `hidden` are the widths of its layers; `dropout` is the share of the features and of each layer that training
+    leaves out.
+    """
 
     kind: Literal["visual"] = "visual"
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: Layers = (256, 128)
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
 class VisualMixturePrior(Section):
-    """MIN-VAE's mixture whose component alpha = 0 is the visual prior p(z | v)."""
+    """MIN-VAE's mixture whose component alpha = 0 is the visual prior p(z | v): `hidden` and `dropout` as there."""
 
     kind: Literal["visual-mixture"] = "visual-mixture"
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: Layers = (256, 128)
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
@@ -84,35 +92,35 @@ Prior = Annotated[
 
 
 class Decoder(Section):
-    """sigma_f(z): `hidden` tanh layers; `floor` is the least variance (linear power at full scale 1)."""
+    """sigma_f(z): `hidden` widths of the tanh layers; `floor` is the least variance (linear power at full scale 1)."""
 
-    hidden: tuple[int, ...] = (128,)
+    hidden: Layers = (128,)
     floor: float = Field(1e-4, gt=0)
 
 
 class AudioEncoder(Section):
-    """Layers of q(z | s); `input` is what they see of the power spectrum."""
+    """q(z | s): `hidden` widths of the tanh layers; `input` is what they see of the power spectrum."""
 
-    hidden: tuple[int, ...] = (128,)
+    hidden: Layers = (128,)
     input: Literal["log-power", "power"] = "log-power"
 
 
 class VisualEncoder(Section):
-    """Layers of q(z | v), with dropout on the features and between the layers."""
+    """q(z | v): `hidden` widths of the layers; `dropout` is the share left out of the features and of each layer."""
 
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: Layers = (256, 128)
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
 class AudioGuide(Section):
-    """q(z | s)."""
+    """q(z | s) from the encoder `audio`."""
 
     kind: Literal["audio"] = "audio"
     audio: AudioEncoder = AudioEncoder()
 
 
 class MixtureGuide(Section):
-    """q(alpha) q(z | s)^alpha q(z | v)^(1 - alpha): the mixture of inference networks (MIN-VAE)."""
+    """q(alpha) q(z | s)^alpha q(z | v)^(1 - alpha) from the encoders `audio` and `visual` (MIN-VAE)."""
 
     kind: Literal["mixture"] = "mixture"
     audio: AudioEncoder = AudioEncoder()
@@ -123,7 +131,7 @@ Guide = Annotated[AudioGuide | MixtureGuide, Field(discriminator="kind")]
 
 
 class Model(Section):
-    """p(alpha) p(z | alpha, v) p(s | z)."""
+    """p(alpha) p(z | alpha, v) p(s | z): `latent` is L, the length of z; `prior` and `decoder` its two factors."""
 
     latent: int = Field(32, ge=1)
     prior: Prior = StandardPrior()
@@ -184,6 +192,9 @@ class Nmf(Section):
 class Inference(Section):
     """Monte-Carlo EM: `iterations` of an E-step with `steps` kernel moves of which the last `keep` are averaged.
 
+    `kernel` names the sampler; "metropolis" proposes z + `step_size` xi with xi ~ N(0, I), so `step_size` is in units
+    of z (about 1 wide a priori). `chains` such chains run side by side in every frame, and all their draws count.
+    `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1.
     `e_step` = "auto" is "mean-field" with lips and "marginal" without: the first holds on to where the chain starts,
     which pays if lips chose the place and costs if the noisy sound did.
     The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains
@@ -208,10 +219,15 @@ class Inference(Section):
 
 
 class Recipe(Section):
-    """Everything that names a system: features, model, guide, training, noise and inference."""
+    """Everything that names a system: features, model, guide, training, noise and inference.
+
+    `name` is what messages and checkpoints call it; `seed` decides every random draw of training. `stft`, `crops` and
+    `lips` are the features, `model` and `guide` the networks, `training` how they are fitted; `noise` and `inference`
+    serve the enhancement of a recording.
+    """
 
     name: str
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=2**31 - 1)
     stft: Stft = Stft()
     crops: LipCrops = LipCrops()
     lips: LipFeatures = LipFeatures()

@@ -9,10 +9,28 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pyro_minvae.config import MixtureGuide, Recipe, Stage, VisualMixturePrior, VisualPrior
+from pyro_minvae.config import (
+    AudioGuide,
+    MixtureGuide,
+    MixturePrior,
+    Recipe,
+    Stage,
+    StandardPrior,
+    VisualMixturePrior,
+    VisualPrior,
+)
 from pyro_minvae.errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
+
+# Sections that `kind` chooses, with the valid kinds; and every key that may hold one of several types.
+KINDS: dict[tuple[str | int, ...], tuple[str, ...]] = {
+    ("model", "prior"): tuple(
+        part().kind for part in (StandardPrior, MixturePrior, VisualPrior, VisualMixturePrior)
+    ),
+    ("guide",): tuple(part().kind for part in (AudioGuide, MixtureGuide)),
+}
+UNIONS = {*KINDS, ("crops", "face")}
 
 
 def recipe_names() -> list[str]:
@@ -95,14 +113,27 @@ def _literal(text: str) -> Any:
 def _explain(error: ValidationError) -> str:
     """The first faults in words: the dotted key, what was expected and what was found."""
     lines = []
-    for fault in error.errors()[:3]:
-        # The tag of a union's member is a step of pydantic's path but no key of the recipe.
-        key = ".".join(str(step) for step in fault["loc"])
+    faults = error.errors()
+    # A tuple whose items are wrong is also called too short.
+    inner = {fault["loc"][:-1] for fault in faults}
+    for fault in [f for f in faults if f["type"] != "too_short" or f["loc"] not in inner][:3]:
+        key = _key(fault["loc"])
+        kinds = ", ".join(KINDS.get(fault["loc"], ()))
         if fault["type"] == "extra_forbidden":
             lines.append(f"unknown key {key}")
+        elif fault["type"] == "union_tag_invalid":
+            lines.append(f"{key}.kind: expected one of {kinds}, found {fault['ctx']['tag']}")
+        elif fault["type"] == "union_tag_not_found":
+            lines.append(f"{key}.kind: expected one of {kinds}, found none")
         else:
             lines.append(f"{key or 'recipe'}: {fault['msg'].lower()}, found {_short(fault['input'])}")
     return "; ".join(lines)
+
+
+def _key(location: tuple[str | int, ...]) -> str:
+    """The dotted key of pydantic's path, in which the chosen member of a union is a step but no key of the recipe."""
+    steps = [str(step) for index, step in enumerate(location) if location[:index] not in UNIONS]
+    return ".".join(steps)
 
 
 def _short(value: Any) -> str:
@@ -118,6 +149,9 @@ def _misfit(recipe: Recipe) -> str | None:
         return f"stft: expected an even window no shorter than the hop, found {stft.window} and {stft.hop}"
     if inference.keep > inference.steps:
         return f"inference.keep: expected at most inference.steps = {inference.steps}, found {inference.keep}"
+    low, high = recipe.training.level_db
+    if low > high:
+        return f"training.level_db: expected the lower level first, found {low:g} and {high:g}"
     if not recipe.training.stages:
         return "training.stages: expected at least one, found none"
     for number, stage in enumerate(recipe.training.stages):

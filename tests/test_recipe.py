@@ -11,6 +11,7 @@ from pyro_minvae.recipe import load_recipe, override_recipe, recipe_names
 STAGE = "training.stages"
 MISFITS = {
     "inference.keep=99": "inference.keep: expected at most inference.steps",
+    "training.level_db=[0, -20]": "training.level_db: expected the lower level first, found 0 and -20",
     "stft.window=33": "expected an even window",
     "stft.hop=40": "no shorter than the hop",
     f"{STAGE}=[]": "expected at least one",
@@ -28,6 +29,33 @@ WITHOUT_LIPS = {
     f"{STAGE}.0.guide=mixture": "expected one of audio in this model, found mixture",
     f"{STAGE}.0.warm_start={{visual='visual-prior'}}": "of a mixture guide",
 }
+
+
+INVALID = {
+    "model.prior.foo=1": "unknown key model.prior.foo",
+    "guide.visual.foo=1": "unknown key guide.visual.foo",
+    "model.prior.kind=foo": "model.prior.kind: expected one of standard, mixture, visual, visual-mixture, found foo",
+    "guide={}": "guide.kind: expected one of audio, mixture, found none",
+    "crops.face=left": "crops.face: input should be",
+    "seed=-1": "seed: input should be greater than or equal to 0",
+    "seed=2147483648": "seed: input should be less than or equal to 2147483647",
+    "training.clip_norm=inf": "training.clip_norm: input should be a finite number",
+    "training.level_db=[-inf, 0]": "training.level_db.0: input should be a finite number",
+    "guide.visual.dropout=nan": "guide.visual.dropout: input should be a finite number",
+    "guide.visual.hidden=[]": "guide.visual.hidden: tuple should have at least 1 item",
+    "guide.audio.hidden=[8, 0]": "guide.audio.hidden.1: input should be greater than or equal to 1",
+    "model.decoder.hidden=[]": "model.decoder.hidden: tuple should have at least 1 item",
+    "model.prior={kind='visual', hidden=[]}": "model.prior.hidden: tuple should have at least 1 item",
+    "model.prior={kind='visual-mixture', hidden=[0]}": "model.prior.hidden.0: input should be greater",
+}
+
+
+@pytest.mark.parametrize("override", INVALID)
+def test_wrong_keys_and_values_are_refused_by_their_dotted_key(override: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        override_recipe(tiny_recipe("min-vae"), [override])
+    assert INVALID[override] in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", recipe_names())
