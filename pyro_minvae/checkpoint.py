@@ -14,6 +14,7 @@ from pyro_minvae.config import Recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.visual import LipProjection
 from pyro_minvae.guides.base import Guide
+from pyro_minvae.inference.state import RunState
 from pyro_minvae.media.files import atomic
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.recipe import parse_recipe
@@ -110,24 +111,6 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Trained:
         raise InputError(f"{folder / WEIGHTS}: expected the weights of its recipe, found {reason}") from None
     whole.eval().requires_grad_(False).to(device)
     return Trained(recipe, model, guide, system.lips, config.get("training", {}))
-
-
-class RunState(NamedTuple):
-    """Where a training run stands after an epoch: everything that a resumed run needs.
-
-    `weights` are the current ones, `best` those of the stage's best validation bound so far. Random draws need no
-    state, because every epoch is seeded by the recipe's seed, its stage and its number.
-    """
-
-    recipe: dict[str, Any]
-    stage: int
-    epoch: int
-    weights: dict[str, Tensor]
-    best: dict[str, Tensor]
-    best_bound: float
-    waited: int
-    optimiser: dict[str, Any]
-    finished: bool
 
 
 def save_state(path: Path, state: RunState) -> None:

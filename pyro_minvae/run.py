@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pyro_minvae.checkpoint import CONFIG, RunState, load_state, save_model, save_state
+from pyro_minvae.checkpoint import CONFIG, load_state, save_model, save_state
 from pyro_minvae.config import Recipe
 from pyro_minvae.data.cache import default_cache, prepare
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.data.split import hold_out
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.training import EpochEvent, StepEvent, train
+from pyro_minvae.inference.state import RunState
+from pyro_minvae.inference.training import EpochEvent, StepEvent, TrainingError, train
+from pyro_minvae.media.files import atomic, check_writable, make_folder
 from pyro_minvae.system import System, needs_video
 from pyro_minvae.types import Prepared
 
@@ -87,7 +89,7 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe, state: RunState | None, tensorboard: bool) -> None:
         self.folder, self.recipe, self.state = folder, recipe, state
         self.best_bound = float("nan") if state is None else state.best_bound
-        self.writer = _writer(folder) if tensorboard else None
+        self.summary = _summary_writer() if tensorboard else None
 
     @classmethod
     def open(cls, folder: Path, recipe: Recipe, *, resume: bool = False, tensorboard: bool = False) -> Run:
@@ -95,66 +97,96 @@ class Run:
 
         Raises:
             InputError: if the folder holds another run (without `resume`), no run or one of another recipe (with
-                it), or cannot be made.
+                it), or cannot be made or written to.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: expected a folder for the run, found: {error.strerror}") from None
         state = None
         if resume:
             state = load_state(folder / STATE)
             if state.recipe != recipe.model_dump(mode="json"):
                 raise InputError(f"{folder / STATE}: expected a run of this recipe and seed, found another")
-        elif (folder / STATE).exists() or (folder / CONFIG).exists():
+        elif (folder / STATE).exists():
             raise InputError(f"{folder}: expected a new folder, found a run (go on with --resume)")
-        return cls(folder, recipe, state, tensorboard)
+        elif (folder / CONFIG).exists():
+            raise InputError(f"{folder}: expected a new folder, found a model")
+        run = cls(folder, recipe, state, tensorboard)
+        check_writable(make_folder(folder, "a folder for the run") / STATE)
+        return run
+
+    def close(self) -> None:
+        """Leave no empty folder behind, if the run has nothing to show."""
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def events(self, speech: Speech, device: str = "cpu") -> Iterator[StepEvent | EpochEvent]:
-        """Train; after each epoch the state, the weights and the log are on disk before its event is passed on."""
+        """Train; after each epoch the weights, the log and the state are on disk before its event is passed on.
+
+        Raises:
+            InputError: for data that a stage cannot use, or a run that diverges.
+        """
         torch.manual_seed(self.recipe.seed)
         system = System(self.recipe)
+        writer = None if self.summary is None else self.summary(str(self.folder))
+        if self.state is not None:
+            self._forget_after(self.state)
         try:
             for event in train(system, speech.fit, speech.held_out, device=device, resume=self.state):
                 if isinstance(event, EpochEvent):
-                    self._store(system, event)
+                    self._store(event)
+                    if writer is not None:
+                        for name, value in event.terms.items():
+                            writer.add_scalar(f"{event.stage}/{name}", value, event.epoch)
                 yield event
-        except ValueError as error:
-            # Pyro explains bad parameters of distributions (a diverged run) on many lines.
-            raise InputError(f"{self.folder}: {str(error).splitlines()[0]}") from None
+        except TrainingError as error:
+            raise InputError(f"{self.folder}: {error}") from None
         finally:
-            if self.writer is not None:
-                self.writer.close()
+            if writer is not None:
+                writer.close()
 
-    def _store(self, system: System, event: EpochEvent) -> None:
-        """Everything that outlives a crash: the state to resume from, usable weights (the stage's best), the log."""
+    def _store(self, event: EpochEvent) -> None:
+        """Everything that outlives a crash: usable weights (the stage's best), the log, the state to resume from.
+
+        The state comes last: a run that is cut in between does this epoch again, and gets the same.
+        """
         self.best_bound = event.best_bound
-        save_state(self.folder / STATE, event.state)
         best = System(self.recipe)
         best.load_state_dict(event.state.best)
-        stages = [stage.name for stage in self.recipe.training.stages]
         training = {
             "finished": event.state.finished,
             "stage": event.stage,
-            "stages": stages,
+            "stages": [stage.name for stage in self.recipe.training.stages],
             "epoch": event.epoch,
             "validation_bound": event.best_bound,
         }
         save_model(self.folder, best, training)
-        self._log(event)
+        self._write_log([*self._log(), event.row()])
+        save_state(self.folder / STATE, event.state)
 
-    def _log(self, event: EpochEvent) -> None:
-        with (self.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(event.row()) + "\n")
-        if self.writer is not None:
-            for name, value in event.terms.items():
-                self.writer.add_scalar(f"{event.stage}/{name}", value, event.epoch)
+    def _forget_after(self, state: RunState) -> None:
+        """Drop the log's rows of epochs that the state does not know: they are run again."""
+        order = {stage.name: number for number, stage in enumerate(self.recipe.training.stages)}
+        rows = self._log()
+        known = [row for row in rows if (order[row["stage"]], row["epoch"]) <= (state.stage, state.epoch)]
+        if known != rows:
+            self._write_log(known)
+
+    def _log(self) -> list[dict[str, Any]]:
+        path = self.folder / LOG
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except ValueError:
+            raise InputError(f"{path}: expected one JSON object a line, found something else") from None
+
+    def _write_log(self, rows: list[dict[str, Any]]) -> None:
+        with atomic(self.folder / LOG) as path:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _writer(folder: Path) -> Any:
-    """A TensorBoard writer, if that extra is installed."""
+def _summary_writer() -> Any:
+    """TensorBoard's writer, if that extra is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError("--tensorboard: expected the extra 'tensorboard', found it not installed") from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter

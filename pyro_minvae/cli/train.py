@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pyro_minvae.config import Recipe
+    from pyro_minvae.inference.training import EpochEvent, StepEvent
+    from pyro_minvae.run import Speech
 
 
 def train(
@@ -15,7 +21,9 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run: log, state, weights.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed [default: the recipe's].")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed [default: the recipe's].", min=0, max=2**31 - 1)
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override, e.g. training.batch=512.")
     ] = None,
@@ -28,16 +36,27 @@ def train(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")] = False,
 ) -> None:
     """Train a system on clean speech alone."""
-    from pyro_minvae.cli.console import console, progress, say, warn
+    from pyro_minvae.cli.console import say
     from pyro_minvae.enhancer import check_device
-    from pyro_minvae.inference.training import StepEvent
     from pyro_minvae.recipe import load_recipe
-    from pyro_minvae.run import Run, gather
+    from pyro_minvae.run import Run
 
     overrides = list(settings or []) + ([] if seed is None else [f"seed={seed}"])
     chosen = load_recipe(recipe, overrides)
     check_device(device)
     run = Run.open(out, chosen, resume=resume, tensorboard=tensorboard)
+    try:
+        _show(run.events(_gather(data, chosen, cache, workers, skip_bad), device))
+    finally:
+        run.close()
+    say(f"{out}: trained {chosen.name}, validation bound {run.best_bound:,.2f} nats per frame")
+
+
+def _gather(data: list[str], recipe: Recipe, cache: Path | None, workers: int, skip_bad: bool) -> Speech:
+    """The prepared speech, behind a bar; broken files that were skipped are named."""
+    from pyro_minvae.cli.console import console, progress, warn
+    from pyro_minvae.run import gather
+
     with progress() as bar:
         task = bar.add_task("preparing", total=None)
 
@@ -45,30 +64,33 @@ def train(
             bar.update(task, completed=done, total=total)
 
         speech, skipped = gather(
-            data, chosen, cache=cache, workers=workers, skip_bad=skip_bad, advance=advance
+            data, recipe, cache=cache, workers=workers, skip_bad=skip_bad, advance=advance
         )
     for line in skipped:
         warn(f"skipped {line}")
     console().print(
         f"{len(speech.fit)} utterances to fit, {len(speech.held_out)} held out for validation", markup=False
     )
+    return speech
+
+
+def _show(events: Iterator[StepEvent | EpochEvent]) -> None:
+    """A bar for the epoch that runs, a line for each that is over."""
+    from pyro_minvae.cli.console import progress
+    from pyro_minvae.inference.training import StepEvent
+
     with progress("terms") as bar:
-        tasks: dict[str, object] = {}
-        for event in run.events(speech, device):
+        current, task = "", None
+        for event in events:
             name = f"{event.stage} {event.epoch}"
-            if name not in tasks:
-                for old in tasks.values():
-                    bar.remove_task(old)  # type: ignore[arg-type]
-                tasks = {
-                    name: bar.add_task(
-                        name, total=event.steps if isinstance(event, StepEvent) else 1, terms=""
-                    )
-                }
+            if task is None or name != current:
+                if task is not None:
+                    bar.remove_task(task)
+                steps = event.steps if isinstance(event, StepEvent) else 1
+                current, task = name, bar.add_task(name, total=steps, terms="")
             if isinstance(event, StepEvent):
-                bar.update(tasks[name], completed=event.step, terms=f"loss {event.loss:,.1f}")  # type: ignore[arg-type]
+                bar.update(task, completed=event.step, terms=f"loss {event.loss:,.1f}")
             else:
                 terms = "  ".join(f"{key} {value:,.2f}" for key, value in event.terms.items())
-                bar.console.print(
-                    f"{name}: loss {event.loss:,.1f}  validation {terms}  ({event.seconds:.0f} s)"
-                )
-    say(f"{out}: trained {chosen.name}, validation bound {run.best_bound:,.2f} nats per frame")
+                line = f"{name}: loss {event.loss:,.1f}  validation {terms}  ({event.seconds:.0f} s)"
+                bar.console.print(line)

@@ -13,7 +13,7 @@ class Guide(nn.Module):
     """q(alpha, z | s, v).
 
     To write a new one, subclass this and answer `posteriors`, `forward` and `propose`. `mixed` guides have the site
-    "alpha"; `audio` and `visual` say which inputs the networks need.
+    "alpha"; `visual` guides look at lips.
     """
 
     mixed = False

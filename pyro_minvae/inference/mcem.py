@@ -6,7 +6,7 @@ plots and tests consume its states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,9 @@ from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf, Statistics
 from pyro_minvae.models.priors import gaussian_log_prob
+
+# Samplers by the name in `Inference.kernel`: each takes the step size.
+KERNELS: dict[str, Callable[[float], Kernel]] = {"metropolis": Metropolis}
 
 
 class EMState(NamedTuple):
@@ -42,7 +45,7 @@ class EMState(NamedTuple):
 
 def make_kernel(config: Inference) -> Kernel:
     """The sampler that the configuration names."""
-    return Metropolis(config.step_size)
+    return KERNELS[config.kernel](config.step_size)
 
 
 @torch.no_grad()

@@ -6,22 +6,28 @@ import copy
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_minvae.checkpoint import RunState
 from pyro_minvae.config import Recipe, Stage
 from pyro_minvae.data.loader import FrameSet, batches, frame_set
+from pyro_minvae.errors import InputError
 from pyro_minvae.guides.base import Guide
 from pyro_minvae.inference.elbo import bound_terms, optimal_responsibility, svi_loss
+from pyro_minvae.inference.state import RunState
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.system import System
 from pyro_minvae.types import Prepared, Visual
 
 # The published corruption of the audio encoder's input: uniform noise on the power (max|x| = 1), half of the frames.
 CORRUPTION = 50.0
+
+
+class TrainingError(InputError):
+    """Data that a stage cannot use, or settings under which it diverges; the caller knows the folder."""
 
 
 class StepEvent(NamedTuple):
@@ -65,7 +71,8 @@ def train(
     the uninterrupted run would have given.
 
     Raises:
-        ValueError: if a stage needs lips and no utterance has any, or the bound is not finite.
+        TrainingError: if a stage needs lips and no utterance has any (or too few to fit), if there is only silence,
+            or if the bound or its gradients are not finite.
     """
     recipe = system.recipe
     system.to(device)
@@ -88,8 +95,11 @@ def _fit_lips(system: System, fit: Sequence[Prepared]) -> None:
         return
     tracks = [u.lips for u in fit if u.lips is not None and u.lips.valid.any()]
     if not tracks:
-        raise ValueError("expected utterances with lips to train on, got none")
-    system.lips.fit(tracks)
+        raise TrainingError("expected utterances with lips to train on, found none")
+    try:
+        system.lips.fit(tracks)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
 
 
 class StageRunner:
@@ -119,7 +129,11 @@ class StageRunner:
         if self.stage.data == "video":
             utterances = [u for u in utterances if u.lips is not None]
             if not utterances:
-                raise ValueError(f"stage {self.stage.name}: expected utterances with lips, got none")
+                raise TrainingError(f"stage {self.stage.name}: expected utterances with lips, found none")
+        if not any(u.waveform.any() for u in utterances):
+            raise TrainingError(
+                f"stage {self.stage.name}: expected utterances that are not silent, found none"
+            )
         return frame_set(utterances, self.recipe.stft, self.device)
 
     def _lips(self, frames: FrameSet, generator: torch.Generator | None = None) -> Visual | None:
@@ -211,12 +225,13 @@ class StageRunner:
         for step, (power, visual) in enumerate(feed, start=1):
             heard = corrupt(power, stage.corrupt_audio)
             weight = optimal_responsibility(self.model, self.guide, power, visual, heard=heard)
-            loss = loss_of(power, visual, heard=heard, responsibility=weight) / power.shape[0]
+            with _divergence(f"stage {stage.name}, epoch {epoch}"):
+                loss = loss_of(power, visual, heard=heard, responsibility=weight) / power.shape[0]
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
             if not bool(norm.isfinite()):
-                raise ValueError(
+                raise TrainingError(
                     f"stage {stage.name}, epoch {epoch}: expected finite gradients, found {float(norm)} "
                     "(a lower learning_rate may help)"
                 )
@@ -244,8 +259,8 @@ class StageRunner:
                     sums[name] = sums.get(name, 0.0) + value * len(index)
         means = {name: value / self.held_out.power.shape[0] for name, value in sums.items()}
         if not math.isfinite(means["total"]):
-            raise ValueError(
-                f"stage {self.stage.name}: expected a finite validation bound, got {means['total']}"
+            raise TrainingError(
+                f"stage {self.stage.name}: expected a finite validation bound, found {means['total']}"
             )
         return means
 
@@ -262,6 +277,18 @@ def corrupt(power: Tensor, share: float) -> Tensor | None:
         return None
     hit = torch.rand(power.shape[:-1], device=power.device) < share
     return power + CORRUPTION * torch.rand_like(power) * hit[..., None]
+
+
+@contextmanager
+def _divergence(where: str) -> Iterator[None]:
+    """Turn the distributions' refusal of NaN or infinity (a diverged run) into one line; all else passes."""
+    try:
+        yield
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        if not reason.startswith(("Expected parameter", "Expected value argument")):
+            raise
+        raise TrainingError(f"{where}: {reason}") from None
 
 
 def _pick(visual: Visual | None, index: Tensor) -> Visual | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyro.poutine as poutine
 import pytest
 import torch
-from laws import MIXED, PAIRS, Frames, make_frames, make_guide, make_model, normal_draws
+from laws import MIXED, PAIRS, Frames, make_frames, make_guide, make_model, make_prior, normal_draws
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
@@ -40,9 +40,11 @@ def test_model_and_guide_share_no_network(prior: str, kind: str) -> None:
 
     from pyro_minvae.system import System
 
-    system = System(tiny_recipe("a-vae" if prior == "standard" else "min-vae"))
-    mine = {id(p) for p in system.model().parameters()}
-    assert mine.isdisjoint(id(p) for p in system.guide().parameters())
+    system = System(tiny_recipe("min-vae" if prior == "mixture" else "min-vae-visual-prior"))
+    model, guide = system.model(prior), system.guide(kind)
+    assert (type(model.prior), type(guide)) == (type(make_prior(prior)), type(make_guide(kind)))
+    mine = {id(p) for p in model.parameters()}
+    assert mine.isdisjoint(id(p) for p in guide.parameters())
 
 
 @pytest.mark.parametrize("kind", GUIDES)

@@ -12,6 +12,7 @@ import torch
 from tiny_training import tiny_recipe, utterances
 from torch import Tensor
 
+import pyro_minvae.run
 from pyro_minvae.checkpoint import load_model, load_state
 from pyro_minvae.config import Recipe
 from pyro_minvae.errors import InputError
@@ -100,7 +101,37 @@ def test_an_interrupted_folder_goes_on_to_the_same_weights(kind: str, tmp_path: 
             (row["stage"], row["epoch"])
             for row in map(json.loads, (tmp_path / "whole" / LOG).read_text().splitlines())
         ]
-        assert [path.name for path in folder.iterdir() if path.suffix in (".tmp", ".part")] == []
+        assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("missing", ["save_model", "_write_log", "save_state"])
+def test_a_crash_while_an_epoch_is_stored_loses_and_doubles_nothing(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the third epoch's files are cut off, the resumed run ends with the files of the whole one."""
+    recipe = tiny_recipe("min-vae")
+    data = speech(recipe)
+    list(Run.open(tmp_path / "whole", recipe).events(data))
+    events = epochs(Run.open(tmp_path / "cut", recipe).events(data))
+    next(events), next(events)
+
+    def crash(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run if missing == "_write_log" else pyro_minvae.run, missing, crash)
+        with pytest.raises(MemoryError):
+            next(events)
+    assert load_state(tmp_path / "cut" / STATE).epoch == 2
+    list(Run.open(tmp_path / "cut", recipe, resume=True).events(data))
+    rows = [
+        [json.loads(line) | {"seconds": 0} for line in (tmp_path / name / LOG).read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]
+    assert rows[0] == rows[1]
+    whole, resumed = load_model(tmp_path / "whole"), load_model(tmp_path / "cut")
+    assert_same(whole.model.state_dict(), resumed.model.state_dict())
+    assert resumed.training == whole.training
 
 
 def interrupt(events: Iterator[StepEvent | EpochEvent], epoch: int) -> None:
@@ -151,6 +182,9 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="expected a folder for the run"):
         Run.open(tmp_path / "file", recipe)
+    (tmp_path / "run" / LOG).write_text("no JSON\n")
+    with pytest.raises(InputError, match="expected one JSON object a line"):
+        next(Run.open(tmp_path / "run", recipe, resume=True).events(speech(recipe)))
     (tmp_path / "run" / STATE).write_bytes((tmp_path / "run" / STATE).read_bytes()[:500])
     with pytest.raises(InputError, match="expected the state of a run"):
         Run.open(tmp_path / "run", recipe, resume=True)
@@ -159,8 +193,43 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_faults_of_the_data_are_errors_of_the_user(tmp_path: Path) -> None:
     recipe = tiny_recipe("min-vae")
     deaf = [item._replace(lips=None) for item in utterances(4)]
-    with pytest.raises(InputError, match="lips"):
+    with pytest.raises(InputError, match="expected utterances with lips"):
         list(Run.open(tmp_path, recipe).events(Speech(deaf[:2], deaf[2:])))
+    still = [item._replace(waveform=0 * item.waveform) for item in utterances(4)]
+    with pytest.raises(InputError, match="expected utterances that are not silent"):
+        list(Run.open(tmp_path, recipe).events(Speech(still[:2], still[2:])))
+    hungry = tiny_recipe("min-vae", "lips.components=60")
+    with pytest.raises(InputError, match="expected more than 60 lip crops"):
+        list(Run.open(tmp_path, hungry).events(speech(recipe)))
+
+
+def test_faults_of_the_program_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(self: object) -> None:
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr("pyro_minvae.inference.training.StageRunner.validate", fault)
+    recipe = tiny_recipe("a-vae")
+    with pytest.raises(ValueError, match="a mistake of ours") as failure:
+        list(Run.open(tmp_path, recipe).events(speech(recipe)))
+    assert not isinstance(failure.value, InputError)
+
+
+def test_only_a_folder_with_nothing_in_it_is_taken_away(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run", tiny_recipe("a-vae"))
+    assert (tmp_path / "run").is_dir()
+    run.close()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "note").write_text("")
+    Run.open(tmp_path / "mine", tiny_recipe("a-vae")).close()
+    assert (tmp_path / "mine" / "note").exists()
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_training_runs_on_every_device_there_is(device: str, tmp_path: Path) -> None:
+    recipe = tiny_recipe("min-vae-visual-prior")
+    list(Run.open(tmp_path, recipe).events(speech(recipe), device))
+    assert load_model(tmp_path, device).training["finished"]
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("a-vae", 1e20), ("min-vae", 1e4), ("min-vae", 1e20)])
