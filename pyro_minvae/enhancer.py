@@ -19,6 +19,7 @@ from pyro_minvae.features.stft import power as power_of
 from pyro_minvae.inference.mcem import EMState, mcem
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.media.audio import resample
+from pyro_minvae.media.crops import resize
 from pyro_minvae.media.lips import read_lips
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf
@@ -28,6 +29,9 @@ from pyro_minvae.types import Lips, Visual
 # Early stopping compares the objective with the one this many iterations ago.
 LOOK_BACK = 5
 
+# Channels whose mean has less than this share of the loudest one's power (-20 dB) cancel each other.
+CANCELLED = 0.01
+
 
 class Enhanced(NamedTuple):
     """What `Enhancer` returns.
@@ -35,7 +39,8 @@ class Enhanced(NamedTuple):
     `speech` and `noise` have the input's shape and rate and sum to it. `responsibilities` [N] at `times` [N] (s) are
     the probability that a frame follows the audio component (None for models without alpha), `responsibility` their
     mean; `used_video` tells whether the lips guided the inference, `without_video` why not.
-    `mask` [N, F] is the Wiener filter on the model's STFT. `real_time_factor` is processing over playing time.
+    `mask` [N, F] is the Wiener filter on the model's STFT. `real_time_factor` is processing over playing time, where
+    processing is all from waveform and mouth crops to the result, but not finding the face in a video.
     """
 
     speech: np.ndarray
@@ -65,17 +70,20 @@ class Enhancer:
     def from_pretrained(
         cls, name: str | Path, *, device: str = "cpu", overrides: Sequence[str] = ()
     ) -> Enhancer:
-        """A bundled model by name, or a folder written by training; `overrides` such as "inference.iterations=30".
+        """A bundled model by name, or a folder written by training.
+
+        `overrides` such as "inference.iterations=30" change settings of `inference` and `noise`, and `crops.face`.
 
         Raises:
             InputError: if there is no such model or setting, or the device is not available.
         """
         check_device(device)
         trained = load_model(name, device)
-        fixed = [item for item in overrides if item.split(".")[0] not in ("inference", "noise")]
+        fixed = [item for item in overrides if not _free(item)]
         if fixed:
             raise InputError(
-                f"--set {fixed[0]}: expected a setting of inference or noise, the others are fixed by training"
+                f"--set {fixed[0]}: expected a setting of inference or noise, or crops.face; "
+                "the others are fixed by training"
             )
         recipe = override_recipe(trained.recipe, list(overrides))
         return cls(trained._replace(recipe=recipe), device)
@@ -92,35 +100,24 @@ class Enhancer:
         """Separate a recording into speech and noise.
 
         Args:
-            waveform: [S] or [channels, S], any level; channels share one filter, estimated on their mean.
+            waveform: [S] or [channels, S], any level; channels share one filter, estimated on their mean, or on the
+                loudest where they cancel.
             rate: sampling rate in Hz.
             video: a video file, a file of crops, or `Lips`; None enhances from the sound alone.
             seed: of the sampler and the noise model: same seed, same output.
             watch: called with every state of the EM loop (progress bars, plots).
 
         Raises:
-            InputError: for no samples, NaN or infinite samples, or a bad video.
+            InputError: for no samples, NaN or infinite samples, a bad rate, or a bad video.
         """
+        signal = _checked(waveform, rate)
+        lips, reason = self._guidance(video)
         start = time.perf_counter()
-        signal = _checked(waveform)
-        if isinstance(video, str | Path):
-            crops = self.recipe.crops
-            video = read_lips(video, size=crops.size, face=crops.face)
-        own_rate = self.recipe.stft.rate
-        channels = torch.as_tensor(resample(signal, rate, own_rate), dtype=torch.float32, device=self.device)
-        mixture = channels.mean(0)
-        reason = self.unusable(video)
-        visual = (
-            None
-            if reason or video is None
-            else self.visual(video, frame_count(mixture.shape[-1], self.recipe.stft))
-        )
-        state, mask = self._estimate(mixture, visual, seed, watch)
-        filtered = synthesise(
-            mask * analyse(channels, self.recipe.stft), channels.shape[-1], self.recipe.stft
-        )
-        speech = resample(filtered.cpu().numpy().astype(np.float64), own_rate, rate)
-        speech = _fit_length(speech, signal.shape[-1]).reshape(np.shape(waveform))
+        stft = self.recipe.stft
+        channels = torch.as_tensor(resample(signal, rate, stft.rate), dtype=torch.float32, device=self.device)
+        visual = None if lips is None else self.visual(lips, frame_count(channels.shape[-1], stft))
+        state, mask = self._estimate(reference(channels), visual, seed, watch)
+        speech = self._filtered(mask, channels, rate, signal.shape[-1]).reshape(np.shape(waveform))
         seconds = signal.shape[-1] / rate
         weights = None if state is None or state.responsibility is None else state.responsibility[0]
         return Enhanced(
@@ -132,31 +129,58 @@ class Enhancer:
             acceptance=float("nan") if state is None else state.acceptance,
             responsibility=None if weights is None else float(weights.mean()),
             responsibilities=None if weights is None else weights.cpu().numpy(),
-            times=frame_times(mask.shape[-2], self.recipe.stft).numpy(),
+            times=frame_times(mask.shape[-2], stft).numpy(),
             mask=mask.cpu().numpy(),
             real_time_factor=(time.perf_counter() - start) / seconds,
             used_video=visual is not None,
             without_video=reason,
         )
 
+    @property
+    def caution(self) -> str:
+        """What a user should know of the model: where its training stopped short; empty if it is finished."""
+        training = self.trained.training
+        if training.get("finished") is not False:
+            return ""
+        stage, stages = training["stage"], list(training["stages"])
+        return f"training stopped in stage '{stage}' ({stages.index(stage) + 1} of {len(stages)})"
+
     def unusable(self, lips: Lips | None) -> str:
         """Why a recording is enhanced from the sound alone; empty if the lips can guide it."""
-        projection, choice = self.trained.lips, self.recipe.inference.lips
         if lips is None:
             return "no video"
-        if projection is None:
-            return "the model has no visual network"
-        if choice == "never":
-            return "inference.lips = never"
+        projection = self.trained.lips
+        if projection is None or self._blind():
+            return self._blind()
         if not lips.valid.any():
             return "no face found"
         strangeness, limit = projection.strangeness(lips), float(projection.limit)
-        if choice == "auto" and strangeness > limit:
+        if self.recipe.inference.lips == "auto" and strangeness > limit:
             return (
                 f"the lips move unlike those the model learnt (strangeness {strangeness:.2f}, limit {limit:.2f}; "
                 "inference.lips=always uses them all the same)"
             )
         return ""
+
+    def _blind(self) -> str:
+        """Why no lips at all can guide the model; empty if some can."""
+        training = self.trained.training
+        if self.trained.lips is None:
+            return "the model has no visual network"
+        if training.get("finished") is False and training["stage"] != training["stages"][-1]:
+            return "the visual network is not trained yet"
+        return "inference.lips = never" if self.recipe.inference.lips == "never" else ""
+
+    def _guidance(self, video: str | Path | Lips | None) -> tuple[Lips | None, str]:
+        """The lips to go by, or None and the reason; a video is only searched for a face if that can help."""
+        if video is None or self._blind():
+            return None, self._blind() if video is not None else "no video"
+        crops = self.recipe.crops
+        if isinstance(video, str | Path):
+            video = read_lips(video, size=crops.size, face=crops.face)
+        lips = _fitted(video, crops.size)
+        reason = self.unusable(lips)
+        return (None if reason else lips), reason
 
     def visual(self, lips: Lips, frames: int) -> Visual:
         """Lip features [N, D] on the STFT clock."""
@@ -200,6 +224,19 @@ class Enhancer:
                 watch(state)
         return state, torch.stack(tuple(recent)).mean(0)
 
+    def _filtered(self, mask: Tensor, channels: Tensor, rate: int, samples: int) -> np.ndarray:
+        """The Wiener filter [N, F] on all channels [channels, S'], at the input's rate: [channels, samples]."""
+        stft = self.recipe.stft
+        filtered = synthesise(mask * analyse(channels, stft), channels.shape[-1], stft)
+        return _fit_length(resample(filtered.cpu().numpy().astype(np.float64), stft.rate, rate), samples)
+
+
+def reference(channels: Tensor) -> Tensor:
+    """The signal [S] that the filter of [channels, S] is estimated on: their mean, or the loudest if they cancel."""
+    mean, powers = channels.mean(0), channels.square().mean(-1)
+    cancelled = mean.square().mean() < CANCELLED * powers.max()
+    return channels[powers.argmax()] if cancelled else mean
+
 
 def until_settled(states: Iterator[EMState], tolerance: float) -> Iterator[EMState]:
     """Pass states on until the objective gains less than `tolerance` of its whole gain in `LOOK_BACK` iterations."""
@@ -222,8 +259,28 @@ def check_device(device: str) -> None:
         raise InputError(f"--device {device}: expected a device of this machine, found {reason}") from None
 
 
-def _checked(waveform: np.ndarray | Tensor) -> np.ndarray:
+def _free(item: str) -> bool:
+    """Whether an override such as "noise.rank=4" is of a setting that training leaves open."""
+    key = item.partition("=")[0].strip()
+    return key == "crops.face" or key.partition(".")[0] in ("inference", "noise")
+
+
+def _fitted(lips: Lips, size: int) -> Lips:
+    """Lips with crops of `size` x `size` pixels; raises `InputError` for arrays that are no lips."""
+    crops = lips.crops
+    if crops.ndim != 3 or crops.dtype != np.uint8 or 0 in crops.shape:
+        raise InputError(
+            f"lips: expected crops as uint8 [frames, height, width], found {crops.dtype} {list(crops.shape)}"
+        )
+    if not len(crops) == len(lips.times) == len(lips.valid):
+        raise InputError(f"lips: expected times and valid for {len(crops)} crops, found another number")
+    return lips._replace(crops=resize(crops, size))
+
+
+def _checked(waveform: np.ndarray | Tensor, rate: int) -> np.ndarray:
     """The input as float64 [channels, S]."""
+    if not isinstance(rate, int | np.integer) or rate <= 0:
+        raise InputError(f"rate: expected a positive whole number (Hz), found {rate}")
     signal = np.asarray(waveform, dtype=np.float64)
     if signal.ndim not in (1, 2):
         raise InputError(f"waveform: expected shape [S] or [channels, S], found {list(signal.shape)}")

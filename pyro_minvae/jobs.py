@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +11,24 @@ from pyro_minvae.data.folder import pair_by_stem
 from pyro_minvae.enhancer import Enhanced, Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.inference.mcem import EMState
-from pyro_minvae.media.audio import coded_for, is_audio, is_crops, is_video, quantise, read_audio, write_audio
-from pyro_minvae.media.files import check_writable
-from pyro_minvae.media.lips import read_lips
+from pyro_minvae.media.audio import (
+    WRITABLE,
+    check_suffix,
+    coded_for,
+    is_audio,
+    is_crops,
+    is_video,
+    quantise,
+    read_audio,
+    write_audio,
+)
+from pyro_minvae.media.files import check_writable, make_folder
 
 # A rounding error is at most half of an 8-bit step, 1/256; more was cut off.
 CLIPPED = 0.004
+
+# What is added to the stems of results beside their input.
+ENHANCED, NOISE = "-enhanced", "-noise"
 
 
 class Done(NamedTuple):
@@ -42,14 +55,7 @@ class Job(NamedTuple):
             InputError: if a file cannot be read or written.
         """
         audio = coded_for(self.out, read_audio(self.audio))
-        lips = None
-        if self.video is not None and enhancer.trained.lips is not None:
-            crops = enhancer.recipe.crops
-            lips = read_lips(self.video, size=crops.size, face=crops.face)
-        try:
-            result = enhancer(audio.waveform, audio.rate, lips, seed=seed, watch=watch)
-        except InputError as error:
-            raise InputError(f"{self.audio}: {error}") from None
+        result = enhancer(audio.waveform, audio.rate, self.video, seed=seed, watch=watch)
         notes = self._notes(enhancer, result)
         mixture = quantise(audio.waveform, audio.subtype)
         speech = quantise(result.speech, audio.subtype)
@@ -67,11 +73,7 @@ class Job(NamedTuple):
         """Why lips that might have helped did not; a model without a visual network has nothing to miss."""
         if result.used_video or (self.video is None and enhancer.trained.lips is None):
             return []
-        # An audio-only model is not given the lips at all.
-        reason = (
-            result.without_video if enhancer.trained.lips is not None else "the model has no visual network"
-        )
-        return [f"{self.video or self.audio}: {reason}, enhancing from the sound alone"]
+        return [f"{self.video or self.audio}: {result.without_video}, enhancing from the sound alone"]
 
 
 def plan(
@@ -85,27 +87,27 @@ def plan(
 
     Raises:
         InputError: for a missing input, an empty folder, `video` with several inputs, outputs that collide with
-            each other or with an input, or a folder that cannot be written to.
+            each other or with an input, a suffix that cannot be written, or a folder that cannot be written to.
     """
     pairs: list[tuple[Path, Path | None]] = []
     for path in inputs:
-        pairs += _expand(path)
+        pairs += _expand(path, with_results=out is not None)
     if video is not None:
         if len(pairs) != 1:
             raise InputError(f"--video {video}: expected a single INPUT with it, found {len(pairs)}")
-        if not video.exists():
+        if not os.path.exists(video):
             raise InputError(f"{video}: expected a video or lip crops, found no such file")
         pairs = [(pairs[0][0], video)]
-    single = len(pairs) == 1 and not inputs[0].is_dir()
+    single = len(pairs) == 1 and not os.path.isdir(inputs[0])
     for target in (out, noise_out):
         if target is not None and not single:
-            _make_folder(target)
+            make_folder(target, "a folder for the results")
     jobs = [
         Job(
             audio,
             lips,
-            _output(audio, out, single, "enhanced"),
-            None if noise_out is None else _output(audio, noise_out, single, "noise"),
+            _output(audio, out, single, ENHANCED),
+            None if noise_out is None else _output(audio, noise_out, single, NOISE),
         )
         for audio, lips in pairs
     ]
@@ -113,18 +115,30 @@ def plan(
     return jobs
 
 
-def _expand(path: Path) -> list[tuple[Path, Path | None]]:
-    """An INPUT's recordings: a folder holds one item per stem, a file is one item."""
-    if path.is_dir():
-        items = [
-            i for i in pair_by_stem(sorted(p for p in path.iterdir() if _known(p))) if i.audio is not None
-        ]
+def _expand(path: Path, *, with_results: bool) -> list[tuple[Path, Path | None]]:
+    """An INPUT's recordings: a folder holds one item per stem, a file is one item.
+
+    `with_results` keeps what an earlier run seems to have written into the folder: `a-enhanced` or `a-noise` beside
+    an `a`.
+    """
+    # The functions of os.path answer no to a name that is too long, where those of Path raise.
+    if os.path.isdir(path):
+        files = sorted(p for p in path.iterdir() if _known(p))
+        stems = {p.stem for p in files}
+        if not with_results:
+            files = [p for p in files if _origin(p.stem) not in stems]
+        items = [i for i in pair_by_stem(files) if i.audio is not None]
         if not items:
             raise InputError(f"{path}: expected a folder with audio or video files, found none")
         return [(item.audio, item.video) for item in items]
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: expected an audio or video file, found no such file")
     return [(path, path if is_video(path) else None)]
+
+
+def _origin(stem: str) -> str | None:
+    """The stem of the recording that a result of this stem would come from; None if it is no result's."""
+    return next((stem.removesuffix(end) for end in (ENHANCED, NOISE) if stem.endswith(end)), None)
 
 
 def _known(path: Path) -> bool:
@@ -132,37 +146,32 @@ def _known(path: Path) -> bool:
 
 
 def _output(audio: Path, target: Path | None, single: bool, what: str) -> Path:
-    """Where a result goes: the named file, `STEM.SUFFIX` in the named folder, or `STEM-WHAT.SUFFIX` beside the input.
+    """Where a result goes: the named file, `STEM.SUFFIX` in the named folder, or beside the input.
 
-    A sound from a container is written as WAV.
+    Beside the input, `what` is added to the stem. The suffix is the input's, or `.wav` where that kind of file (a
+    video, an MP3) cannot be written.
     """
-    suffix = ".wav" if is_video(audio) else audio.suffix
+    suffix = audio.suffix if audio.suffix.lower() in WRITABLE else ".wav"
     if target is None:
-        return audio.with_name(f"{audio.stem}-{what}{suffix}")
-    if single and not target.is_dir():
+        return audio.with_name(f"{audio.stem}{what}{suffix}")
+    if single and not os.path.isdir(target):
         return target
     return target / f"{audio.stem}{suffix}"
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: expected a folder for the results, found: {error.strerror}") from None
-
-
 def _check(jobs: Sequence[Job]) -> None:
-    taken: dict[Path, Path] = {}
-    inputs = {p.resolve() for job in jobs for p in (job.audio, job.video) if p is not None}
+    taken: dict[str, Path] = {}
+    # Unlike Path.resolve, realpath gives an answer for links that go round in circles too.
+    inputs = {os.path.realpath(p) for job in jobs for p in (job.audio, job.video) if p is not None}
     for job in jobs:
         for path in (job.out, job.noise_out):
             if path is None:
                 continue
-            if path.resolve() in inputs:
+            real = os.path.realpath(path)
+            if real in inputs:
                 raise InputError(f"{path}: expected an output apart from the inputs, found an input")
-            if path.resolve() in taken:
-                raise InputError(
-                    f"{path}: expected one output per input, found two ({taken[path.resolve()]} too)"
-                )
-            taken[path.resolve()] = job.audio
+            if real in taken:
+                raise InputError(f"{path}: expected one output per input, found two ({taken[real]} too)")
+            taken[real] = job.audio
             check_writable(path)
+            check_suffix(path)

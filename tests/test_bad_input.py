@@ -223,16 +223,19 @@ def test_video_may_be_longer_or_shorter_than_the_sound(seconds: float, enhance: 
     assert soundfile.info(tmp_path / "out.wav").frames == round(RATE * seconds)
 
 
-def test_folder_with_one_bad_file_names_it(run_cli: Run, model: Path, tmp_path: Path) -> None:
+def test_folder_with_one_bad_file_gives_the_others(run_cli: Run, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     write_sound(folder / "a.wav", speechlike(RATE, 0.5))
     write_text(folder / "b.wav")
+    write_sound(folder / "c.wav", speechlike(RATE, 0.5))
     result = run_cli("enhance", folder, "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "b.wav" in result.stderr
+    assert "error: " + str(folder / "b.wav") in result.stderr
+    assert result.stderr.splitlines()[-1] == "1 of 3 recordings failed"
     assert "Traceback" not in result.stderr
-    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"a.wav"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.wav", "c.wav"}
+    assert len(result.stdout.splitlines()) == 2
 
 
 def test_damaged_model_is_refused(run_cli: Run, model: Path, tmp_path: Path) -> None:

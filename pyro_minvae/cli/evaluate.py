@@ -14,7 +14,9 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a folder with one.")],
     out: Annotated[Path | None, typer.Option(help="Folder for scores.csv and scores.json.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Parallel processes, one thread each.")] = 2,
-    seed: Annotated[int, typer.Option(help="Random seed; each mixture adds its own name.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Random seed; each mixture adds its own name.")
+    ] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the model.")
     ] = None,
@@ -24,6 +26,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="N|DIR", help="Draw N mixtures into OUT/plots, or all of them into DIR."),
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
 ) -> None:
     """Enhance every mixture of MANIFEST with a model and score input and output.
 
@@ -35,6 +38,7 @@ def evaluate(
 
     from pyro_minvae.cli.console import progress, say, warn
     from pyro_minvae.enhancer import Enhancer
+    from pyro_minvae.errors import InputError
     from pyro_minvae.evaluation import report
     from pyro_minvae.evaluation.benchmark import evaluate as run
     from pyro_minvae.evaluation.manifest import read_manifest
@@ -43,8 +47,10 @@ def evaluate(
     from pyro_minvae.media.files import check_writable, make_folder
 
     items = spread(read_manifest(manifest), limit)
-    make = partial(Enhancer.from_pretrained, model, overrides=set_ or [])
-    recipe = make().recipe  # an unknown model or setting is answered here, before the processes start
+    make = partial(Enhancer.from_pretrained, model, device=device, overrides=set_ or [])
+    enhancer = make()  # an unknown model or setting is answered here, before the processes start
+    if enhancer.caution:
+        warn(f"{model}: {enhancer.caution}")
     if out:
         check_writable(make_folder(out, "a folder to write to") / "scores.json")
     inspect = plotter(plot, items, out=out) if plot else None
@@ -65,9 +71,12 @@ def evaluate(
             "set": set_ or [],
             "video": video,
             "limit": limit,
+            "device": device,
         }
-        settings["recipe"] = recipe.model_dump(mode="json")
+        settings["recipe"] = enhancer.recipe.model_dump(mode="json")
         contents = report.tree(rows, model=model, settings=settings)
         report.write_csv(out / "scores.csv", rows)
         report.write_json(out / "scores.json", {"command": report.command_line(sys.argv), **contents})
         say(f"{out / 'scores.csv'}, {out / 'scores.json'}: the scores of {len(rows)} mixtures")
+    if not any(report.scored(row) for row in rows):
+        raise InputError(f"{manifest}: expected a mixture that can be scored, found none")

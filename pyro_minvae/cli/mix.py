@@ -17,7 +17,10 @@ def mix(
     white: Annotated[bool, typer.Option("--white", help="White Gaussian noise.")] = False,
     babble: Annotated[Path | None, typer.Option(help="Babble of six voices from this folder.")] = None,
     snr: Annotated[list[float] | None, typer.Option(help="Signal-to-noise ratio in dB (repeatable).")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed; each mixture depends on it and its own name.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**31 - 1, help="Random seed; each mixture depends on it and its own name."),
+    ] = 0,
     split: Annotated[str | None, typer.Option(help="Only this split: train, val or test.")] = None,
     list_: Annotated[
         Path | None, typer.Option("--list", help="Only the ids in this file, one a line.")

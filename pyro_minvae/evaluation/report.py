@@ -86,6 +86,11 @@ def failures(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def scored(row: Row) -> bool:
+    """Whether the output has any score at all."""
+    return not all(math.isnan(value) for value in row.output.values.values())
+
+
 def reasons(row: Row) -> str:
     """Why scores of a row are missing, in one line; empty where none is."""
     faults = [

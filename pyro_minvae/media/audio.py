@@ -27,7 +27,8 @@ _FORMATS = {
     ".w64": ("W64",),
     ".rf64": ("RF64",),
 }
-AUDIO_SUFFIXES = frozenset(_FORMATS) | {".mp3", ".m4a", ".aac", ".mp2", ".wma", ".mka", ".ac3"}
+WRITABLE = frozenset(_FORMATS)
+AUDIO_SUFFIXES = WRITABLE | {".mp3", ".m4a", ".aac", ".mp2", ".wma", ".mka", ".ac3"}
 VIDEO_SUFFIXES = frozenset(
     {".mkv", ".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".wmv"}
     | {".flv", ".3gp", ".ogv", ".vob"}
@@ -134,16 +135,21 @@ def coded_for(path: str | Path, audio: Audio) -> Audio:
     """
     import soundfile
 
-    suffix = Path(path).suffix.lower()
-    if suffix not in _FORMATS:
-        known = ", ".join(_FORMATS)
-        raise InputError(f"{path}: expected the name of a sound file ({known}) to write, found '{suffix}'")
-    formats = _FORMATS[suffix]
+    check_suffix(path)
+    formats = _FORMATS[Path(path).suffix.lower()]
     name = audio.format if audio.format in formats else formats[0]
     for subtype in (audio.subtype, *_NEAREST.get(audio.subtype, ()), "PCM_16"):
         if subtype in _WRITTEN and soundfile.check_format(name, subtype):
             return audio._replace(format=name, subtype=subtype)
     return audio._replace(format=name, subtype=soundfile.default_subtype(name))
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raise `InputError` for a suffix that is not in `WRITABLE`."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        known = ", ".join(_FORMATS)
+        raise InputError(f"{path}: expected the name of a sound file ({known}) to write, found '{suffix}'")
 
 
 def quantise(waveform: np.ndarray, subtype: str) -> np.ndarray:

@@ -30,6 +30,7 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def from_pretrained(name: str, **options: Any) -> Any:
         asked.append({"name": name, **options})
         model: Any = Identity()
+        model.caution = ""
         model.recipe = Recipe.model_validate({"name": "nothing", "training": {"stages": []}})
         return model
 
@@ -69,7 +70,11 @@ def test_evaluate_prints_and_writes_scores(
     assert done.exit_code == 0, done.stderr
     for part in ("nothing: 2 mixtures", "PESQ (wide band)", "SI-SDR (dB)", "overall", "+0.00"):
         assert part in done.stdout
-    assert identity[0] == {"name": "nothing", "overrides": ["inference.iterations=3"]}
+    assert identity[0] == {
+        "name": "nothing",
+        "device": "cpu",
+        "overrides": ["inference.iterations=3"],
+    }
     with open(out / "scores.csv", encoding="utf-8", newline="") as stream:
         lines = list(csv.DictReader(stream))
     assert [line["snr_db"] for line in lines] == ["-5.0", "5.0"]
@@ -82,12 +87,15 @@ def test_evaluate_prints_and_writes_scores(
 def test_evaluate_names_what_it_could_not_score(
     run_cli: RunCli, tmp_path: Path, noisy_set: list[Item], identity: list[dict[str, Any]]
 ) -> None:
-    row = noisy_set[0].model_dump(mode="json") | {"mixture": str(tmp_path / "gone.flac")}
-    (tmp_path / NAME).write_text(json.dumps(row) + "\n")
-    done = run_cli("evaluate", tmp_path, "--model", "nothing", "--workers", 1)
-    assert done.exit_code == 0
-    assert "gone.flac" in done.stderr
-    assert "no score" in done.stderr
+    good = noisy_set[0].model_dump(mode="json")
+    bad = good | {"mixture": str(tmp_path / "gone.flac"), "snr_db": 7}
+    for rows, code in (((good, bad), 0), ((bad,), 2)):
+        (tmp_path / NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        done = run_cli("evaluate", tmp_path, "--model", "nothing", "--workers", 1, "--out", tmp_path / "out")
+        assert done.exit_code == code
+        assert "gone.flac" in done.stderr
+        assert "no score" in done.stderr
+        assert ("expected a mixture that can be scored, found none" in done.stderr) == (code == 2)
 
 
 BAD_MIXES = {
