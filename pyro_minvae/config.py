@@ -139,7 +139,9 @@ class Model(Section):
 
 
 class Stage(Section):
-    """One stretch of SVI: which prior and guide meet the decoder, which parts learn, and when to stop.
+    """One stretch of SVI: which `prior` and `guide` meet the decoder, which parts learn, and when to stop.
+
+    `name` is what the log calls it.
 
     Parts that bear the same name (`decoder`, `audio`, `visual`, `visual-prior`, `mixture`) are the same networks in
     every stage. `learn` lists those that are trained, the others are frozen. `warm_start` copies weights between two
@@ -164,7 +166,7 @@ class Stage(Section):
 
 
 class Training(Section):
-    """SVI settings shared by the stages.
+    """SVI: the `stages` in their order, and the settings that they share.
 
     `batch` is in frames; each utterance is played at a level drawn uniformly from `level_db` (dB below full scale) anew
     in every epoch; `clip_norm` bounds the gradient's norm (loss in nats per frame); `validation_share` of the training

@@ -165,7 +165,10 @@ class Run:
         """Drop the log's rows of epochs that the state does not know: they are run again."""
         order = {stage.name: number for number, stage in enumerate(self.recipe.training.stages)}
         rows = self._log()
-        known = [row for row in rows if (order[row["stage"]], row["epoch"]) <= (state.stage, state.epoch)]
+        try:
+            known = [row for row in rows if (order[row["stage"]], row["epoch"]) <= (state.stage, state.epoch)]
+        except (KeyError, TypeError):
+            raise InputError(f"{self.folder / LOG}: expected the log of this run, found another") from None
         if known != rows:
             self._write_log(known)
 

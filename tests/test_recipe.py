@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from tiny_training import tiny_recipe
 
+from pyro_minvae import config
 from pyro_minvae.errors import InputError
 from pyro_minvae.recipe import load_recipe, override_recipe, recipe_names
 
@@ -56,6 +59,12 @@ def test_wrong_keys_and_values_are_refused_by_their_dotted_key(override: str) ->
         override_recipe(tiny_recipe("min-vae"), [override])
     assert INVALID[override] in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("section", config.Section.__subclasses__(), ids=lambda section: section.__name__)
+def test_every_key_is_explained_where_it_stands(section: type[config.Section]) -> None:
+    words = set(re.findall(r"`(\w+)`", section.__doc__ or ""))
+    assert set(section.model_fields) - {"kind"} - words == set()
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -182,9 +182,13 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="expected a folder for the run"):
         Run.open(tmp_path / "file", recipe)
-    (tmp_path / "run" / LOG).write_text("no JSON\n")
-    with pytest.raises(InputError, match="expected one JSON object a line"):
-        next(Run.open(tmp_path / "run", recipe, resume=True).events(speech(recipe)))
+    for log, complaint in {
+        "no JSON\n": "expected one JSON object a line",
+        "[1]\n": "expected the log of this run",
+    }.items():
+        (tmp_path / "run" / LOG).write_text(log)
+        with pytest.raises(InputError, match=complaint):
+            next(Run.open(tmp_path / "run", recipe, resume=True).events(speech(recipe)))
     (tmp_path / "run" / STATE).write_bytes((tmp_path / "run" / STATE).read_bytes()[:500])
     with pytest.raises(InputError, match="expected the state of a run"):
         Run.open(tmp_path / "run", recipe, resume=True)
