@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def read_manifest(source: Path) -> list[Item]:
 
     Raises `InputError` naming the line for anything that is not such a list.
     """
-    path = source / NAME if source.is_dir() else source
-    if not path.is_file():
+    # The functions of os.path answer no to a name that is too long, where those of Path raise.
+    path = source / NAME if os.path.isdir(source) else source
+    if not os.path.isfile(path):
         raise InputError(
             f"{path}: expected the manifest of a noisy set (`pyro-minvae mix` writes one), found no file"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -169,19 +170,20 @@ def voice_of(path: Path, folder: Path) -> str:
 
 def recordings(source: Path) -> list[Recording]:
     """The noise file `source`, or every audio file directly in that folder, each named by its stem."""
-    if source.is_dir():
+    # The functions of os.path answer no to a name that is too long, where those of Path raise.
+    if os.path.isdir(source):
         found = [Recording(path.stem, path) for path in sorted(source.iterdir()) if is_audio(path)]
         if not found:
             raise InputError(f"{source}: expected a folder with noise files, found no audio in it")
         return found
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise InputError(f"{source}: expected a noise file or a folder of them, found nothing")
     return [Recording(source.stem, source)]
 
 
 def babble(folder: Path, *, count: int = VOICES) -> Babble:
     """Babble of the speech files in `folder` and below."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"{folder}: expected a folder of speech for babble, found none")
     voices: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):

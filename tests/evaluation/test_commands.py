@@ -151,6 +151,24 @@ def test_bad_evaluations_are_one_line(
         assert fault in done.stderr
 
 
+def test_names_that_are_too_long_are_one_line(
+    run_cli: RunCli, tmp_path: Path, speech_folder: Path, identity: list[dict[str, Any]]
+) -> None:
+    long = 300 * "a"
+    mix = ("mix", speech_folder, "--snr", 0, "--out", tmp_path / "set")
+    for arguments in (
+        ("evaluate", long, "--model", "nothing"),
+        (*mix, "--noise", long),
+        (*mix, "--babble", long),
+        (*mix, "--white", "--list", long),
+        (*mix, "--white", "--out", tmp_path / long),
+    ):
+        done = run_cli(*arguments)
+        assert done.exit_code == 2
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.real_data
 def test_a_real_clip_in_a_cafe(run_cli: RunCli, tmp_path: Path, data_root: Path) -> None:
     done = run_cli(
