@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+
+# os.path answers False for a name too long for the system, where pathlib raises.
+from os.path import isfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +49,7 @@ def find_model(name: str | Path) -> Path:
         InputError: if it is neither.
     """
     for folder in (PRETRAINED / str(name), Path(name)):
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        if isfile(folder / CONFIG) and isfile(folder / WEIGHTS):
             return folder
     names = ", ".join(pretrained_names())
     raise InputError(

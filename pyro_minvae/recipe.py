@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import tomllib
+
+# os.path answers False for a name too long for the system, where pathlib raises.
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,7 @@ def load_recipe(source: str | Path, overrides: list[str] | None = None) -> Recip
     path = Path(source)
     if path.suffix != ".toml":
         path = RECIPES / f"{source}.toml"
-        if not path.is_file():
+        if not isfile(path):
             raise InputError(
                 f"{source}: expected a recipe name ({', '.join(recipe_names())}) or a .toml file, found neither"
             )

@@ -44,12 +44,9 @@ for command in (enhance, train, lips, mix, evaluate):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program; exit codes: 0 done, 2 bad input, 130 interrupted."""
+    """Run the program; exit codes: 0 done, 2 bad input, 130 interrupted (typer's own)."""
     try:
         app(args=None if arguments is None else list(arguments))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+
+# os.path answers False for a name too long for the system, where pathlib raises.
+from os.path import exists, isdir
 from pathlib import Path
 
 from pyro_minvae.data.folder import files_under, folder
@@ -26,9 +29,9 @@ def open_corpus(path: str | Path) -> list[Utterance]:
     Raises `InputError` if there is no such folder or nothing in it.
     """
     kind, root = _parse(path)
-    if not root.is_dir():
+    if not isdir(root):
         raise InputError(
-            f"{root}: expected a folder of recordings, found {'a file' if root.exists() else 'nothing'}"
+            f"{root}: expected a folder of recordings, found {'a file' if exists(root) else 'nothing'}"
         )
     utterances = list(ADAPTERS[kind or _recognise(root)](root))
     if not utterances:

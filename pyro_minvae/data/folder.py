@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+
+# os.path answers False for a name too long for the system, where pathlib raises.
+from os.path import exists, isdir
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,8 +87,8 @@ def files_under(root: Path) -> Iterator[Path]:
 
 def require_folder(root: Path) -> None:
     """Raise `InputError` unless `root` is a folder."""
-    if not root.is_dir():
-        raise InputError(f"{root}: expected a folder, found {'a file' if root.exists() else 'nothing'}")
+    if not isdir(root):
+        raise InputError(f"{root}: expected a folder, found {'a file' if exists(root) else 'nothing'}")
 
 
 def folder(root: Path, split: str = "train") -> Iterator[Utterance]:
