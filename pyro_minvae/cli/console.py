@@ -38,12 +38,13 @@ def progress(*fields: str) -> Progress:
     )
 
     return Progress(
-        TextColumn("{task.description}"),
+        # Names of files may hold brackets, which are no markup.
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        *(TextColumn(f"{{task.fields[{field}]}}") for field in fields),
+        *(TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in fields),
         console=console(),
         transient=True,
     )
