@@ -57,12 +57,18 @@ def find_model(name: str | Path) -> Path:
     )
 
 
+def _whole(model: SpeechModel, guide: Guide, lips: LipProjection | None) -> nn.ModuleDict:
+    """What is stored of a system: the recipe's final model and guide and the lips, nothing that only a stage used."""
+    whole = nn.ModuleDict({"model": model, "guide": guide})
+    if lips is not None:
+        whole["lips"] = lips
+    return whole
+
+
 def _tensors(system: System) -> dict[str, Tensor]:
-    """The weights of the recipe's final model and guide: nothing that only a stage used."""
-    whole = nn.ModuleDict({"model": system.model(), "guide": system.guide()})
-    if system.lips is not None:
-        whole["lips"] = system.lips
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in whole.state_dict().items()}
+    """The weights to store."""
+    weights = _whole(system.model(), system.guide(), system.lips).state_dict()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def save_model(folder: Path, system: System, training: dict[str, Any]) -> None:
@@ -104,9 +110,7 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Trained:
         ) from None
     system = System(recipe)
     model, guide = system.model(), system.guide()
-    whole = nn.ModuleDict({"model": model, "guide": guide})
-    if system.lips is not None:
-        whole["lips"] = system.lips
+    whole = _whole(model, guide, system.lips)
     try:
         whole.load_state_dict(tensors)
     except RuntimeError as error:

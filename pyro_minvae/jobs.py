@@ -24,9 +24,6 @@ from pyro_minvae.media.audio import (
 )
 from pyro_minvae.media.files import check_writable, make_folder
 
-# A rounding error is at most half of an 8-bit step, 1/256; more was cut off.
-CLIPPED = 0.004
-
 # What is added to the stems of results beside their input.
 ENHANCED, NOISE = "-enhanced", "-noise"
 
@@ -59,12 +56,11 @@ class Job(NamedTuple):
         notes = self._notes(enhancer, result)
         mixture = quantise(audio.waveform, audio.subtype)
         speech = quantise(result.speech, audio.subtype)
-        files = [(self.out, speech, result.speech)]
+        files = [(self.out, result.speech)]
         if self.noise_out is not None:
-            files.append((self.noise_out, mixture - speech, mixture - speech))
-        for path, waveform, wanted in files:
-            write_audio(path, audio._replace(waveform=waveform))
-            clipped = int((abs(wanted - quantise(wanted, audio.subtype)) > CLIPPED).sum())
+            files.append((self.noise_out, mixture - speech))
+        for path, waveform in files:
+            clipped = write_audio(path, audio._replace(waveform=waveform))
             if clipped:
                 notes.append(f"{path}: {clipped} samples clipped")
         return Done(result, notes)

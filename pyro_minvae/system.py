@@ -68,19 +68,20 @@ class System(nn.Module):
             return AudioGuide(self.audio)
         return MixtureGuide(self.audio, self.visual)
 
-    def part(self, name: str) -> list[tuple[str, nn.Parameter]]:
-        """The named parameters of one part, by the name that `Stage.learn` and `warm_start` use."""
-        if name == "mixture":
-            assert self.mixture is not None
-            return [(n, p) for n, p in self.mixture.named_parameters() if not n.startswith("network.")]
+    def part(self, name: str) -> nn.Module:
+        """One part, by the name that `Stage.learn` and `warm_start` use."""
         module = getattr(self, name.replace("-", "_"))
-        return list(module.named_parameters())
+        assert isinstance(module, nn.Module), name
+        return module
+
+    def parameters_of(self, name: str) -> list[nn.Parameter]:
+        """What a part learns; the mixture's network of p(z | v), if it has one, is the part "visual-prior"."""
+        named = self.part(name).named_parameters()
+        return [p for n, p in named if name != "mixture" or not n.startswith("network.")]
 
     def warm_start(self, target: str, origin: str) -> None:
         """Copy the weights of part `origin` into part `target`, which has the same layers."""
-        getattr(self, target.replace("-", "_")).load_state_dict(
-            getattr(self, origin.replace("-", "_")).state_dict()
-        )
+        self.part(target).load_state_dict(self.part(origin).state_dict())
 
 
 def needs_video(recipe: config.Recipe) -> bool:

@@ -88,11 +88,7 @@ def marginal_statistics(variances: Tensor, power: Tensor) -> Statistics:
 def mean_field_statistics(expected: Tensor) -> Statistics:
     """P and Q of NMF on the expected noise power E|b|^2 [..., N, F]."""
 
-    def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
-        inverse = noise.reciprocal()
-        return expected * inverse**2, inverse
-
-    return statistics
+    return lambda noise: _inverses(noise, expected)
 
 
 def marginal_target(source: Source, *, gain: Tensor, others: Tensor, power: Tensor) -> LogDensity:

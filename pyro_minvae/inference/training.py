@@ -197,7 +197,7 @@ class StageRunner:
         groups = []
         for part in self.stage.learn:
             peak = self.recipe.training.mixture_rate if part == "mixture" else self.stage.learning_rate
-            parameters = [p.requires_grad_(True) for _, p in self.system.part(part)]
+            parameters = [p.requires_grad_(True) for p in self.system.parameters_of(part)]
             groups.append({"params": parameters, "lr": peak, "peak": peak})
         return groups
 
@@ -215,7 +215,7 @@ class StageRunner:
         self.system.eval()
         for part in stage.learn:
             if part != "mixture":
-                getattr(self.system, part.replace("-", "_")).train()
+                self.system.part(part).train()
         loss_of = svi_loss(self.model, self.guide)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         count, total, steps = 0, 0.0, math.ceil(self.fit.power.shape[0] / training.batch)

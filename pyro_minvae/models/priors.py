@@ -106,21 +106,18 @@ class StandardPrior(Prior):
         return ((self.get_buffer("zero"), self.get_buffer("one")),)
 
 
-class VisualPrior(Prior):
+class VisualPrior(StandardPrior):
     """z | v ~ N(mu(v), diag sigma^2(v)); N(0, I) on frames without lips (AV-CVAE)."""
 
     visual = True
 
     def __init__(self, latent: int, network: GaussianNetwork) -> None:
-        super().__init__()
-        self.latent = latent
+        super().__init__(latent)
         self.network = network
-        self.register_buffer("zero", torch.zeros(latent), persistent=False)
-        self.register_buffer("one", torch.ones(latent), persistent=False)
 
     def conditionals(self, visual: Visual | None) -> tuple[Gaussian, ...]:
         if visual is None:
-            return ((self.get_buffer("zero"), self.get_buffer("one")),)
+            return super().conditionals(visual)
         return (seen(self.network, visual),)
 
 
