@@ -1,32 +1,82 @@
 """The contract of samplers: two pure functions on tensors, after BlackJAX.
 
 `init(log_density, z)` caches what the next step needs; `step(log_density, state, generator)` moves every frame of
-every chain and returns the new state and what happened. `log_density` maps z [..., N, L] to [..., N]: the target
-factorises over frames, so each frame accepts or rejects by itself.
+every chain once and returns the new state and what happened. Chains, recordings and whatever else comes in several
+copies are leading dimensions.
+
+To write a new kernel, write a frozen dataclass with these two methods. One that accepts or rejects subclasses
+`blocked.BlockedKernel` and answers `propose`; coupled frames, refusals and step sizes are then dealt with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 LogDensity = Callable[[Tensor], Tensor]
+Reach = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Target:
+    """log p(z) = sum_n phi_n, where z_n enters phi_{n - before} .. phi_{n + after} (derivations, sec. 11).
+
+    A plain function z [..., N, L] to [..., N] serves as well where no frame enters another's factor.
+
+    Args:
+        factors: z [..., N, L] to phi [..., N], up to a constant; each leading index by itself.
+        reach: (before, after) in frames. (0, 0): frames are independent. An AR(1) prior with phi_n =
+            log p(z_n | z_{n-1}) has (0, 1), a decoder that sees c frames on either side (c, c).
+
+    Raises:
+        ValueError: if `reach` is negative.
+    """
+
+    factors: LogDensity
+    reach: Reach = (0, 0)
+
+    def __post_init__(self) -> None:
+        if len(self.reach) != 2 or min(self.reach) < 0:
+            raise ValueError(f"expected reach (before, after) of frames >= 0, got {self.reach}")
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.factors(z)
+
+
+class FrameGaussian(NamedTuple):
+    """N(mean, B diag(scale^2) B') in each frame: mean and scale [..., N, L], orthogonal basis B [..., N, L, L] or I."""
+
+    mean: Tensor
+    scale: Tensor
+    basis: Tensor | None = None
 
 
 class ChainState(NamedTuple):
-    """Position z [..., N, L] and its cached log density [..., N]."""
+    """Where the chains are and what their next step needs.
+
+    Of `position` [..., N, L] the factors are `log_density` [..., N] and the gradient of their sum is `gradient`
+    [..., N, L] (None: unknown, or not wanted). `scale` [..., N] is the step size, `moments` [2, ..., N, L] are
+    Adam's, `proposal` is what an independence sampler draws from. `age` counts steps.
+    """
 
     position: Tensor
     log_density: Tensor
+    gradient: Tensor | None = None
+    scale: Tensor | None = None
+    moments: Tensor | None = None
+    proposal: FrameGaussian | None = None
+    age: int = 0
 
 
 class ChainInfo(NamedTuple):
-    """Diagnostics of one step: which frames [..., N] accepted their proposal."""
+    """Diagnostics of one step: which frames [..., N] accepted their proposal, and with which probability."""
 
     accepted: Tensor
+    probability: Tensor | None = None
 
 
 class Kernel(Protocol):
@@ -37,3 +87,39 @@ class Kernel(Protocol):
     def step(
         self, log_density: LogDensity, state: ChainState, generator: torch.Generator
     ) -> tuple[ChainState, ChainInfo]: ...
+
+
+def reach_of(log_density: LogDensity) -> Reach:
+    """The target's reach; (0, 0) for a plain function."""
+    return getattr(log_density, "reach", (0, 0))
+
+
+def factors_at(log_density: LogDensity, z: Tensor) -> Tensor:
+    """The target's factors [..., N].
+
+    Raises:
+        ValueError: if the target returns another shape.
+    """
+    factors = log_density(z)
+    if factors.shape != z.shape[:-1]:
+        raise ValueError(f"expected a target of shape {tuple(z.shape[:-1])}, got {tuple(factors.shape)}")
+    return factors
+
+
+def value_and_gradient(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors [..., N] and the gradient of their sum with respect to z [..., N, L], also under `no_grad`.
+
+    Where the gradient is not finite it is 0: samplers may follow any fixed field, and a chain that starts where
+    the density is NaN has to get away from there.
+    """
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        factors = factors_at(log_density, leaf)
+        (gradient,) = torch.autograd.grad(factors.sum(), leaf)
+    return factors.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
+def refresh(kernel: Kernel, log_density: LogDensity, state: ChainState) -> ChainState:
+    """The same chains under another target: positions, step sizes and age stay, cached densities are renewed."""
+    fresh = kernel.init(log_density, state.position)
+    return fresh._replace(scale=state.scale, moments=state.moments, age=state.age)

@@ -1,0 +1,45 @@
+"""Unadjusted Langevin dynamics (LDEM)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity, value_and_gradient
+from pyro_minvae.inference.kernels.blocked import advance, gradient_at
+
+
+@dataclass(frozen=True)
+class UnadjustedLangevin:
+    """z' = z + (eta / 2) grad log p(z) + sqrt(eta) xi, xi ~ N(0, I), never rejected; `step_size` is sqrt(eta).
+
+    The draws are from p only as eta goes to 0: on N(0, s^2) their variance is s^2 / (1 - eta / (4 s^2)), and where
+    eta > 4 s^2 they diverge (Roberts & Tweedie 1996; derivations, sec. 11). All frames move at once,
+    coupled or not, at the cost of one gradient. Only a move to where the density is not finite is not made.
+    The published eta = 0.005 is the default (Sadeghi & Serizel 2023, Langevin dynamics EM).
+    """
+
+    step_size: float = 0.005**0.5
+
+    def __post_init__(self) -> None:
+        if not self.step_size > 0:
+            raise ValueError(f"expected step_size > 0, got {self.step_size}")
+
+    def init(self, log_density: LogDensity, z: Tensor) -> ChainState:
+        return ChainState(z, *value_and_gradient(log_density, z))
+
+    def step(
+        self, log_density: LogDensity, state: ChainState, generator: torch.Generator
+    ) -> tuple[ChainState, ChainInfo]:
+        z = state.position
+        xi = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+        return advance(
+            log_density, state, langevin_move(z, gradient_at(log_density, state), xi, self.step_size)
+        )
+
+
+def langevin_move(z: Tensor, gradient: Tensor, xi: Tensor, step_size: Tensor | float) -> Tensor:
+    """z + (step_size^2 / 2) gradient + step_size xi."""
+    return z + step_size * (0.5 * step_size * gradient + xi)
