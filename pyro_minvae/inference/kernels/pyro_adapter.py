@@ -9,7 +9,9 @@ from typing import Any
 
 import pyro.poutine as poutine
 import torch
+from pyro.infer import config_enumerate
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import ChainState, Kernel, LogDensity
@@ -19,8 +21,8 @@ class PyroKernel(MCMCKernel):
     """A kernel on one unconstrained site z [..., N, L] of a Pyro model whose sites lie in a plate over N.
 
     `MCMC(PyroKernel(Mala(0.1), model), num_samples=500).run(power, visual)` gives draws of "z" [500, N, L]; each
-    chain starts at a draw from the prior or where `initial_params` says. A switch that is marked for enumeration is
-    summed out. MCMC's `warmup_steps` become the kernel's `warmup`. Randomness follows `pyro.set_rng_seed`.
+    chain starts at a draw from the prior or where `initial_params` says. Discrete sites are summed out. MCMC's
+    `warmup_steps` become the kernel's `warmup`. Randomness follows `pyro.set_rng_seed`.
 
     Args:
         kernel: the sampler.
@@ -51,30 +53,31 @@ class PyroKernel(MCMCKernel):
         self._generator = torch.Generator(start.device).manual_seed(int(torch.randint(2**31, ())))
         with torch.no_grad():
             self._state: ChainState = self._sampler.init(self._density, start)
-        self._steps, self._rate = 0, torch.zeros((), device=start.device)
+        self._steps, self._warmup, self._rate = 0, warmup_steps, torch.zeros((), device=start.device)
 
     def _drawn(self, *args: Any, **kwargs: Any) -> Tensor:
-        return poutine.trace(self.model).get_trace(*args, **kwargs).nodes[self.site]["value"].detach()
+        node: Any = poutine.trace(self.model).get_trace(*args, **kwargs).nodes[self.site]
+        return node["value"].detach()
 
     def _model_target(self, *args: Any, **kwargs: Any) -> LogDensity:
-        """log p(z_n, observations | ...) of the model, enumerated sites summed out: z [..., N, L] to [..., N]."""
+        """log p(z_n, observations) of each frame, discrete sites summed out: z [..., N, L] to [..., N]."""
+        model = config_enumerate(self.model, default="parallel")
 
         def log_density(z: Tensor) -> Tensor:
-            model = poutine.condition(self.model, {self.site: z})
-            trace = poutine.trace(poutine.enum(model, first_available_dim=-z.dim())).get_trace(
-                *args, **kwargs
-            )
+            given = poutine.enum(poutine.condition(model, {self.site: z}), first_available_dim=-z.dim())
+            trace = poutine.trace(given).get_trace(*args, **kwargs)
             trace.compute_log_prob()
-            sites = [n for n in trace.nodes.values() if n["type"] == "sample" and "log_prob" in n]
-            for node in sites:
+            joint = z.new_zeros(z.shape[:-1])
+            node: Any
+            for name, node in trace.nodes.items():
+                if node["type"] != "sample" or site_is_subsample(node):
+                    continue
                 if not node["is_observed"] and node["infer"].get("enumerate") is None:
-                    raise ValueError(
-                        f"expected {self.site!r} to be the only latent site, got {node['name']!r}"
-                    )
-            joint: Tensor = sum((node["log_prob"] for node in sites), z.new_zeros(z.shape[:-1]))
-            return (
-                joint.logsumexp(tuple(range(joint.dim() - z.dim() + 1))) if joint.dim() >= z.dim() else joint
-            )
+                    raise ValueError(f"expected {self.site!r} to be the only continuous site, got {name!r}")
+                joint = joint + node["log_prob"]
+            # Enumerated sites stand in front of the dimensions of z.
+            extra = tuple(range(joint.dim() - z.dim() + 1))
+            return joint.logsumexp(extra) if extra else joint
 
         return log_density
 
@@ -89,12 +92,11 @@ class PyroKernel(MCMCKernel):
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
             self._state, info = self._sampler.step(self._density, self._state, self._generator)
+        rate = info.accepted.float().mean()
         self._steps += 1
-        self._rate += (info.accepted.float().mean() - self._rate) / self._steps
+        # MCMC does not say when the warm-up ends; its steps do not count.
+        self._rate += (rate - self._rate) / max(1, self._steps - self._warmup)
         return {self.site: self._state.position}
-
-    def end_warmup(self) -> None:
-        self._steps, self._rate = 0, torch.zeros_like(self._rate)
 
     def logging(self) -> OrderedDict[str, str]:
         return OrderedDict([("acc. rate", f"{float(self._rate):.3f}")])
