@@ -8,17 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Section(BaseModel):
-    """A frozen part of the tree that refuses keys it does not know and numbers that are not finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-# Widths of a network's hidden layers, from its input to its output.
-Layers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+from pyro_minvae.parts import AudioGuide, Guide, Model, Section
 
 
 class Stft(Section):
@@ -54,97 +46,17 @@ class LipFeatures(Section):
         return self.components * (2 * self.context + 1)
 
 
-class StandardPrior(Section):
-    """z ~ N(0, I)."""
-
-    kind: Literal["standard"] = "standard"
-
-
-class MixturePrior(Section):
-    """alpha ~ Bernoulli(pi), z | alpha ~ N(mu_alpha, s_alpha I), all learned (MIN-VAE)."""
-
-    kind: Literal["mixture"] = "mixture"
-
-
-class VisualPrior(Section):
-    """z | v ~ N(mu(v), diag sigma^2(v)) from a network of the lips.
-
-    `hidden` are the widths of its layers; `dropout` is the share of the features and of each layer that training
-    leaves out.
-    """
-
-    kind: Literal["visual"] = "visual"
-    hidden: Layers = (256, 128)
-    dropout: float = Field(0.3, ge=0, lt=1)
-
-
-class VisualMixturePrior(Section):
-    """MIN-VAE's mixture whose component alpha = 0 is the visual prior p(z | v): `hidden` and `dropout` as there."""
-
-    kind: Literal["visual-mixture"] = "visual-mixture"
-    hidden: Layers = (256, 128)
-    dropout: float = Field(0.3, ge=0, lt=1)
-
-
-Prior = Annotated[
-    StandardPrior | MixturePrior | VisualPrior | VisualMixturePrior, Field(discriminator="kind")
-]
-
-
-class Decoder(Section):
-    """sigma_f(z): `hidden` widths of the tanh layers; `floor` is the least variance (linear power at full scale 1)."""
-
-    hidden: Layers = (128,)
-    floor: float = Field(1e-4, gt=0)
-
-
-class AudioEncoder(Section):
-    """q(z | s): `hidden` widths of the tanh layers; `input` is what they see of the power spectrum."""
-
-    hidden: Layers = (128,)
-    input: Literal["log-power", "power"] = "log-power"
-
-
-class VisualEncoder(Section):
-    """q(z | v): `hidden` widths of the layers; `dropout` is the share left out of the features and of each layer."""
-
-    hidden: Layers = (256, 128)
-    dropout: float = Field(0.3, ge=0, lt=1)
-
-
-class AudioGuide(Section):
-    """q(z | s) from the encoder `audio`."""
-
-    kind: Literal["audio"] = "audio"
-    audio: AudioEncoder = AudioEncoder()
-
-
-class MixtureGuide(Section):
-    """q(alpha) q(z | s)^alpha q(z | v)^(1 - alpha) from the encoders `audio` and `visual` (MIN-VAE)."""
-
-    kind: Literal["mixture"] = "mixture"
-    audio: AudioEncoder = AudioEncoder()
-    visual: VisualEncoder = VisualEncoder()
-
-
-Guide = Annotated[AudioGuide | MixtureGuide, Field(discriminator="kind")]
-
-
-class Model(Section):
-    """p(alpha) p(z | alpha, v) p(s | z): `latent` is L, the length of z; `prior` and `decoder` its two factors."""
-
-    latent: int = Field(32, ge=1)
-    prior: Prior = StandardPrior()
-    decoder: Decoder = Decoder()
-
-
 class Stage(Section):
     """One stretch of SVI: which `prior` and `guide` meet the decoder, which parts learn, and when to stop.
 
-    `name` is what the log calls it.
+    `name` is what the log calls it. `prior` and `guide` are the model's own where they are left out; a stage may
+    start with simpler ones, `prior` "standard" or "visual" and `guide` "audio" or "visual".
 
-    Parts that bear the same name (`decoder`, `audio`, `visual`, `visual-prior`, `mixture`) are the same networks in
-    every stage. `learn` lists those that are trained, the others are frozen. `warm_start` copies weights between two
+    Parts that bear the same name are the same networks in every stage: `decoder`, `likelihood`, the encoders `audio`,
+    `visual` and `joint`, `visual-prior` (the network of p(z | v)), `prior` (what else the prior learns: MIN-VAE's pi,
+    means and variances, pseudo-inputs, the pace of a Markov prior), `responsibility` (the network of q(alpha)) and
+    `guide` (of an imported guide).
+    `learn` lists those that are trained, the others are frozen. `warm_start` copies weights between two
     parts of one architecture before the stage begins: `{ visual = "visual-prior" }` starts the visual encoder as the
     network of p(z | v). `data` = "video" leaves out utterances without lips. Adam's `learning_rate` falls along a half
     cosine from its first value to zero over `epochs`; the stage ends `patience` epochs after the best validation bound.
@@ -153,10 +65,10 @@ class Stage(Section):
     """
 
     name: str
-    prior: Literal["standard", "mixture", "visual", "visual-mixture"]
-    guide: Literal["audio", "mixture"]
-    learn: tuple[Literal["decoder", "audio", "visual", "visual-prior", "mixture"], ...]
-    warm_start: dict[str, str] = {}
+    prior: str | None = None
+    guide: str | None = None
+    learn: tuple[str, ...]
+    warm_start: dict[str, str] = Field(default_factory=dict)
     data: Literal["all", "video"] = "all"
     epochs: int = Field(ge=1)
     patience: int = Field(10, ge=1)
@@ -170,8 +82,9 @@ class Training(Section):
 
     `batch` is in frames; each utterance is played at a level drawn uniformly from `level_db` (dB below full scale) anew
     in every epoch; `clip_norm` bounds the gradient's norm (loss in nats per frame); `validation_share` of the training
-    utterances is held out for early stopping; `mixture_rate` is Adam's rate for MIN-VAE's pi, means and variances in
-    place of the stage's `learning_rate`; `weight_decay` is Adam's (L2).
+    utterances is held out for early stopping; `prior_rate` is Adam's rate for the part `prior`, a few numbers that
+    have far to go, in place of the stage's `learning_rate`; `weight_decay` is Adam's (L2). Where frames are coupled
+    (`ar1` and `random-walk` priors, `context` decoders) batches are stretches of `segment` frames in a row.
     """
 
     stages: tuple[Stage, ...]
@@ -179,7 +92,8 @@ class Training(Section):
     level_db: tuple[float, float] = (-20.0, 0.0)
     clip_norm: float = Field(100.0, gt=0)
     validation_share: float = Field(0.05, gt=0, lt=1)
-    mixture_rate: float = Field(1e-2, gt=0)
+    prior_rate: float = Field(1e-2, gt=0)
+    segment: int = Field(32, ge=2)
     weight_decay: float = Field(0.0, ge=0)
 
 

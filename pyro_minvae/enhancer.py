@@ -204,7 +204,7 @@ class Enhancer:
         guide, choice = self.trained.guide, self.recipe.inference.start
         with torch.no_grad():
             if choice == "audio":
-                return guide.posteriors(power, visual)[-1][0]
+                return guide.posteriors(power, visual)[-1].mean
             return guide.propose(power, visual).mean
 
     def _estimate(

@@ -8,30 +8,31 @@ import tomllib
 # os.path answers False for a name too long for the system, where pathlib raises.
 from os.path import isfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from pyro_minvae.config import (
-    AudioGuide,
-    MixtureGuide,
-    MixturePrior,
-    Recipe,
-    Stage,
-    StandardPrior,
-    VisualMixturePrior,
-    VisualPrior,
-)
+from pyro_minvae import parts
+from pyro_minvae.config import Recipe
 from pyro_minvae.errors import InputError
+from pyro_minvae.legality import recipe_fault
 
 RECIPES = Path(__file__).parent / "recipes"
 
+
+def _kinds(union: Any) -> tuple[str, ...]:
+    """The valid `kind`s of a tagged union."""
+    return tuple(
+        get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(union)[0])
+    )
+
+
 # Sections that `kind` chooses, with the valid kinds; and every key that may hold one of several types.
 KINDS: dict[tuple[str | int, ...], tuple[str, ...]] = {
-    ("model", "prior"): tuple(
-        part().kind for part in (StandardPrior, MixturePrior, VisualPrior, VisualMixturePrior)
-    ),
-    ("guide",): tuple(part().kind for part in (AudioGuide, MixtureGuide)),
+    ("model", "prior"): _kinds(parts.Prior),
+    ("model", "decoder"): _kinds(parts.Decoder),
+    ("model", "likelihood"): _kinds(parts.Likelihood),
+    ("guide",): _kinds(parts.Guide),
 }
 UNIONS = {*KINDS, ("crops", "face")}
 
@@ -69,9 +70,9 @@ def parse_recipe(tree: dict[str, Any], overrides: list[str] | None = None, *, so
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise InputError(f"{source}: {_explain(error)}") from None
-    misfit = _misfit(recipe)
-    if misfit:
-        raise InputError(f"{source}: {misfit}")
+    fault = recipe_fault(recipe)
+    if fault:
+        raise InputError(f"{source}: {fault}")
     return recipe
 
 
@@ -143,61 +144,3 @@ def _short(value: Any) -> str:
     """A value as it may stand in one line."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _misfit(recipe: Recipe) -> str | None:
-    """The first pair of settings, each valid by itself, that cannot go together; None if all can."""
-    stft, inference = recipe.stft, recipe.inference
-    if stft.window % 2 or stft.hop > stft.window:
-        return f"stft: expected an even window no shorter than the hop, found {stft.window} and {stft.hop}"
-    if inference.keep > inference.steps:
-        return f"inference.keep: expected at most inference.steps = {inference.steps}, found {inference.keep}"
-    low, high = recipe.training.level_db
-    if low > high:
-        return f"training.level_db: expected the lower level first, found {low:g} and {high:g}"
-    if not recipe.training.stages:
-        return "training.stages: expected at least one, found none"
-    for number, stage in enumerate(recipe.training.stages):
-        misfit = _stage_misfit(recipe, stage)
-        if misfit:
-            return f"training.stages.{number}.{misfit}"
-    return None
-
-
-def _stage_misfit(recipe: Recipe, stage: Stage) -> str | None:
-    """What a stage asks for that this recipe's system does not have."""
-    prior, guide = recipe.model.prior, recipe.guide
-    sees = isinstance(prior, VisualPrior | VisualMixturePrior) or isinstance(guide, MixtureGuide)
-    parts = {
-        "decoder": True,
-        "audio": True,
-        "visual": isinstance(guide, MixtureGuide),
-        "visual-prior": sees,
-        "mixture": "mixture" in prior.kind,
-    }
-    asked: list[tuple[str, str, list[str]]] = [
-        ("prior", stage.prior, ["standard", *(["visual"] if sees else []), prior.kind]),
-        ("guide", stage.guide, ["audio", guide.kind]),
-    ]
-    asked += [
-        ("learn", part, [name for name in parts if parts[name]]) for part in stage.learn or ("nothing",)
-    ]
-    for name, value, choices in asked:
-        if value not in choices:
-            return f"{name}: expected one of {', '.join(dict.fromkeys(choices))} in this model, found {value}"
-    if ("mixture" in stage.prior) != (stage.guide == "mixture"):
-        return f"guide: expected a mixture prior and a mixture guide together, found {stage.prior} and {stage.guide}"
-    return _warm_start_misfit(recipe, stage)
-
-
-def _warm_start_misfit(recipe: Recipe, stage: Stage) -> str | None:
-    """Weights can be copied only between the two visual networks, and only if they have the same layers."""
-    for target, origin in stage.warm_start.items():
-        prior, guide = recipe.model.prior, recipe.guide
-        if {target, origin} != {"visual", "visual-prior"} or not isinstance(guide, MixtureGuide):
-            return f"warm_start: expected visual and visual-prior of a mixture guide, found {target} and {origin}"
-        if isinstance(prior, VisualPrior | VisualMixturePrior):
-            layers = [(part.hidden, part.dropout > 0) for part in (guide.visual, prior)]
-            if layers[0] != layers[1]:
-                return "warm_start: expected guide.visual and model.prior of the same layers, found others"
-    return None

@@ -2,102 +2,123 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
-from pyro_minvae import config
+from pyro_minvae import assembly, config, parts
+from pyro_minvae.errors import InputError
 from pyro_minvae.features.visual import LipProjection
-from pyro_minvae.guides.audio import AudioGuide
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.guides.mixture import MixtureGuide
-from pyro_minvae.models.networks import SpectralDecoder, audio_network, visual_network
-from pyro_minvae.models.priors import (
-    MixturePrior,
-    Prior,
-    StandardPrior,
-    VisualMixturePrior,
-    VisualPrior,
-)
+from pyro_minvae.guides.single import AudioGuide, VisualGuide
+from pyro_minvae.legality import misfit
+from pyro_minvae.models.decoders import SpectralDecoder
+from pyro_minvae.models.likelihood import Likelihood
+from pyro_minvae.models.networks import audio_network, visual_network
+from pyro_minvae.models.priors import Prior, StandardPrior, VisualPrior
 from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.types import Shapes
 
 
 class System(nn.Module):
     """The networks that a recipe names, each built once and shared by all stages that use it.
 
-    `decoder`, `audio` (encoder), `visual` (encoder), `visual_prior` (network of p(z | v)) and `mixture` (means,
-    variances and pi of MIN-VAE's prior) are the parts that `Stage.learn` names; `lips` projects the crops.
+    `networks` holds the encoders and the network of p(z | v) by name; `lips` projects the crops. The prior, guide,
+    decoder and likelihood of the final model can be given as objects in place of those of the recipe:
+    `System(recipe, prior=MyPrior())`.
+
+    Raises:
+        InputError: if the parts do not go together, or an imported one cannot be had.
     """
 
-    def __init__(self, recipe: config.Recipe) -> None:
+    def __init__(
+        self,
+        recipe: config.Recipe,
+        *,
+        prior: Prior | None = None,
+        guide: Guide | None = None,
+        decoder: SpectralDecoder | None = None,
+        likelihood: Likelihood | None = None,
+    ) -> None:
         super().__init__()
         self.recipe = recipe
-        latent, bins = recipe.model.latent, recipe.stft.bins
-        self.decoder = SpectralDecoder(bins, latent, recipe.model.decoder)
-        self.audio = audio_network(bins, latent, recipe.guide.audio)
-        self.lips = LipProjection(recipe.crops, recipe.lips) if needs_video(recipe) else None
-        if self.lips is not None:
-            dimension = recipe.lips.dimension
-            self.visual_prior = visual_network(dimension, latent, _visual_prior_layers(recipe))
-            if isinstance(recipe.guide, config.MixtureGuide):
-                self.visual = visual_network(dimension, latent, recipe.guide.visual)
-        self.mixture = self._mixture()
+        model = recipe.model
+        shapes = Shapes(model.latent, recipe.stft.bins, recipe.lips.dimension)
+        self.decoder = decoder or assembly.decoder(model.decoder, shapes)
+        self.likelihood = likelihood or assembly.likelihood(model.likelihood, shapes)
+        # By the names of `legality.parts_of`; a module dict, but its members' types are theirs.
+        self.networks: Any = _networks(recipe, shapes)
+        self.own_guide = guide or assembly.guide(recipe.guide, self.networks, shapes)
+        self.own_prior = prior or assembly.prior(model.prior, self.networks, self.own_guide, shapes)
+        fault = misfit(prior=self.own_prior, guide=self.own_guide, decoder=self.decoder)
+        if fault:
+            raise InputError(f"{recipe.name}: {fault}")
+        sees = self.own_prior.visual or self.own_guide.visual or self.decoder.visual or needs_video(recipe)
+        self.lips = LipProjection(recipe.crops, recipe.lips) if sees else None
 
-    def _mixture(self) -> MixturePrior | None:
-        kind = self.recipe.model.prior.kind
-        if kind == "mixture":
-            return MixturePrior(self.recipe.model.latent)
-        if kind == "visual-mixture":
-            return VisualMixturePrior(self.recipe.model.latent, self.visual_prior)
-        return None
-
-    def prior(self, kind: str) -> Prior:
-        """The prior of that kind around this system's parts."""
+    def prior(self, kind: str | None = None) -> Prior:
+        """The model's own prior, or a simpler one for a stage, "standard" or "visual"."""
+        if kind in (None, self.recipe.model.prior.kind):
+            return self.own_prior
         if kind == "standard":
             return StandardPrior(self.recipe.model.latent)
-        if kind == "visual":
-            return VisualPrior(self.recipe.model.latent, self.visual_prior)
-        assert self.mixture is not None, kind
-        return self.mixture
+        return VisualPrior(self.recipe.model.latent, self.networks["visual-prior"])
 
     def model(self, kind: str | None = None) -> SpeechModel:
         """The speech model with the recipe's prior, or with that of another `kind` (for a stage)."""
-        return SpeechModel(self.prior(kind or self.recipe.model.prior.kind), self.decoder)
+        return SpeechModel(self.prior(kind), self.decoder, self.likelihood)
 
     def guide(self, kind: str | None = None) -> Guide:
-        """The recipe's guide, or one of another `kind` (for a stage)."""
-        if (kind or self.recipe.guide.kind) == "audio":
-            return AudioGuide(self.audio)
-        return MixtureGuide(self.audio, self.visual)
+        """The recipe's guide, or a simpler one for a stage, "audio" or "visual"."""
+        if kind in (None, self.recipe.guide.kind):
+            return self.own_guide
+        if kind == "audio":
+            return AudioGuide(self.networks["audio"])
+        return VisualGuide(self.networks["visual"])
 
     def part(self, name: str) -> nn.Module:
         """One part, by the name that `Stage.learn` and `warm_start` use."""
-        module = getattr(self, name.replace("-", "_"))
-        assert isinstance(module, nn.Module), name
-        return module
+        if name in self.networks:
+            return self.networks[name]
+        owners = {"decoder": self.decoder, "likelihood": self.likelihood, "prior": self.own_prior}
+        return owners.get(name, self.own_guide)
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
-        """What a part learns; the mixture's network of p(z | v), if it has one, is the part "visual-prior"."""
-        named = self.part(name).named_parameters()
-        return [p for n, p in named if name != "mixture" or not n.startswith("network.")]
+        """What a part learns; networks that a prior or a guide is built around are parts of their own."""
+        networks = {id(p) for p in self.networks.parameters()} if name in ("prior", "guide") else set()
+        return [p for p in self.part(name).parameters() if id(p) not in networks]
 
     def warm_start(self, target: str, origin: str) -> None:
         """Copy the weights of part `origin` into part `target`, which has the same layers."""
         self.part(target).load_state_dict(self.part(origin).state_dict())
 
 
+def _networks(recipe: config.Recipe, shapes: Shapes) -> nn.ModuleDict:
+    """The encoders that the guide or a stage uses, and the network of p(z | v) that the prior or a stage uses."""
+    guide, prior, stages = recipe.guide, recipe.model.prior, recipe.training.stages
+    networks = nn.ModuleDict()
+    audio = getattr(guide, "audio", None)
+    if audio is None and any(stage.guide == "audio" for stage in stages):
+        audio = parts.AudioEncoder()
+    if audio is not None:
+        networks["audio"] = audio_network(shapes.bins, shapes.latent, audio)
+    visual = getattr(guide, "visual", None)
+    if visual is None and any(stage.guide == "visual" for stage in stages):
+        visual = parts.VisualEncoder()
+    if visual is not None:
+        networks["visual"] = visual_network(shapes.lips, shapes.latent, visual)
+    own = isinstance(prior, parts.VisualPrior | parts.VisualMixturePrior)
+    if own or any(stage.prior == "visual" for stage in stages):
+        # A stage's network of p(z | v) may go on to start the visual encoder, so it has the same layers.
+        layers: Any = prior if own else visual or parts.VisualEncoder()
+        networks["visual-prior"] = visual_network(shapes.lips, shapes.latent, layers)
+    assembly.add_guide_networks(networks, guide, shapes)
+    return networks
+
+
 def needs_video(recipe: config.Recipe) -> bool:
     """Whether any stage or the final model looks at lips."""
-    return (
-        recipe.model.prior.kind in ("visual", "visual-mixture")
-        or recipe.guide.kind == "mixture"
-        or any(stage.prior in ("visual", "visual-mixture") for stage in recipe.training.stages)
+    model = recipe.model
+    return any(assembly.sees(part) for part in (model.prior, model.decoder, recipe.guide)) or any(
+        stage.prior == "visual" or stage.guide == "visual" for stage in recipe.training.stages
     )
-
-
-def _visual_prior_layers(
-    recipe: config.Recipe,
-) -> config.VisualEncoder | config.VisualPrior | config.VisualMixturePrior:
-    """Layers of the network of p(z | v): the prior's own, else the visual encoder's (which it then starts)."""
-    if isinstance(recipe.model.prior, config.VisualPrior | config.VisualMixturePrior):
-        return recipe.model.prior
-    assert isinstance(recipe.guide, config.MixtureGuide)
-    return recipe.guide.visual

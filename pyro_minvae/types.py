@@ -36,6 +36,14 @@ class Lips(NamedTuple):
     valid: np.ndarray
 
 
+class Shapes(NamedTuple):
+    """What a part from outside the package needs to know: `latent` L, `bins` F, `lips` D."""
+
+    latent: int
+    bins: int
+    lips: int
+
+
 class Visual(NamedTuple):
     """What the networks see of the lips, on the STFT clock: `features` [..., N, D], `valid` [..., N] bool."""
 

@@ -26,7 +26,7 @@ MIXTURE = {
     "name": "mixture",
     "prior": "mixture",
     "guide": "mixture",
-    "learn": ["decoder", "audio", "mixture"],
+    "learn": ["decoder", "audio", "prior"],
     "warm_start": {"visual": "visual-prior"},
     "data": "video",
     "epochs": 3,

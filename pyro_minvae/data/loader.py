@@ -40,6 +40,11 @@ class FrameSet(NamedTuple):
             parts.append(lips.visual(utterance.lips, times, crops))
         return Visual(torch.cat([p.features for p in parts]), torch.cat([p.valid for p in parts]))
 
+    def spans(self) -> list[range]:
+        """The frames of each utterance."""
+        ends = torch.bincount(self.owner.cpu()).cumsum(0).tolist()
+        return [range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
 
 def frame_set(utterances: Sequence[Prepared], stft: Stft, device: str | torch.device = "cpu") -> FrameSet:
     """Analyse utterances; silent ones (all zeros) are left out, since they have no level.
@@ -73,11 +78,54 @@ def batches(
     generator: torch.Generator,
 ) -> Iterator[tuple[Tensor, Visual | None]]:
     """Shuffled batches (power [size, F], lips); each utterance is played at a level drawn from `level_db` (dB)."""
-    count, device = frames.power.shape[0], frames.power.device
+    scale = _levels(frames, level_db, generator)
+    order = torch.randperm(frames.power.shape[0], generator=generator).to(frames.power.device)
+    for index in order.split(size):
+        yield _batch(frames, visual, index, scale)
+
+
+def stretches(
+    frames: FrameSet,
+    visual: Visual | None,
+    *,
+    length: int,
+    size: int,
+    level_db: tuple[float, float],
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Visual | None]]:
+    """Shuffled batches of stretches of `length` frames in a row (power [B, length, F], lips), B * length <= `size`.
+
+    Each utterance is cut anew, from a random frame on; what is left at its ends waits for another epoch. Levels as
+    in `batches`.
+
+    Raises:
+        ValueError: if every utterance is shorter than a stretch.
+    """
+    starts = []
+    for span in frames.spans():
+        spare = len(span) % length
+        offset = int(torch.randint(spare + 1, (), generator=generator))
+        starts.append(torch.arange(span.start + offset, span.stop - length + 1, length))
+    first = torch.cat(starts)
+    if len(first) == 0:
+        raise ValueError(f"expected an utterance of at least {length} frames, got none")
+    scale = _levels(frames, level_db, generator)
+    order = first[torch.randperm(len(first), generator=generator)]
+    for chosen in order.split(max(1, size // length)):
+        index = (chosen[:, None] + torch.arange(length)).to(frames.power.device)
+        yield _batch(frames, visual, index, scale)
+
+
+def _levels(frames: FrameSet, level_db: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """The power at which each utterance is played in this epoch, drawn in dB."""
     low, high = level_db
     levels = low + (high - low) * torch.rand(len(frames.utterances), generator=generator)
-    scale = (10 ** (levels / 10)).to(device)
-    order = torch.randperm(count, generator=generator).to(device)
-    for index in order.split(size):
-        power = frames.power[index] * scale[frames.owner[index], None]
-        yield power, None if visual is None else Visual(visual.features[index], visual.valid[index])
+    return (10 ** (levels / 10)).to(frames.power.device)
+
+
+def _batch(
+    frames: FrameSet, visual: Visual | None, index: Tensor, scale: Tensor
+) -> tuple[Tensor, Visual | None]:
+    """The frames at `index`, of any shape, at their utterances' levels."""
+    power = frames.power[index] * scale[frames.owner[index]][..., None]
+    return power, None if visual is None else Visual(visual.features[index], visual.valid[index])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from pyro.distributions import Normal
+import pyro
+import pyro.distributions as dist
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_minvae.models.priors import Gaussian
+from pyro_minvae.models.distributions import as_event, pick
+from pyro_minvae.models.priors import at_valid
+from pyro_minvae.models.speech import frame_plates
 from pyro_minvae.types import Visual
 
 
 class Guide(nn.Module):
     """q(alpha, z | s, v).
 
-    To write a new one, subclass this and answer `posteriors`, `forward` and `propose`. `mixed` guides have the site
-    "alpha"; `visual` guides look at lips.
+    To write a new one, subclass this and answer `posteriors`; the Pyro sites follow from it. `mixed` guides have the
+    site "alpha", enumerated here, in the guide; `visual` guides look at lips.
     """
 
     mixed = False
@@ -21,9 +25,21 @@ class Guide(nn.Module):
 
     def posteriors(
         self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
-    ) -> tuple[Gaussian, ...]:
-        """The Gaussians q(z | alpha, s, v), at index alpha; a single one where there is no alpha."""
+    ) -> tuple[TorchDistribution, ...]:
+        """q(z | alpha, s, v) over z [L] with batch shape [..., N], at index alpha; one where there is no alpha.
+
+        Args:
+            power: |s|^2 [..., N, F].
+            visual: lips of the same frames, or None.
+            heard: what encoders of sound get in place of `power`.
+        """
         raise NotImplementedError(f"{type(self).__name__} lacks posteriors()")
+
+    def audio_weight(
+        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+    ) -> Tensor | None:
+        """A learned q(alpha = 1 | s, v) [..., N]; None if there is none and the optimal one is to be used."""
+        return None
 
     def forward(
         self,
@@ -33,16 +49,47 @@ class Guide(nn.Module):
         heard: Tensor | None = None,
         responsibility: Tensor | None = None,
     ) -> Tensor:
-        """The Pyro guide.
+        """The Pyro guide of a model with independent frames and no sites but "alpha" and "z".
+
+        `guides.posterior.Posterior` is that of any model. Arguments and result as in `sites`.
+        """
+        with frame_plates(power, coupled=False) as event_dim:
+            return self.sites(power, visual, heard=heard, responsibility=responsibility, event_dim=event_dim)
+
+    def sites(
+        self,
+        power: Tensor,
+        visual: Visual | None,
+        *,
+        heard: Tensor | None,
+        responsibility: Tensor | None,
+        event_dim: int,
+    ) -> Tensor:
+        """Sample "alpha" [N] (mixed guides, enumerated) and "z" [N, L] inside the plates of `frame_plates`.
+
+        The encoders run once, before the site "alpha": only what depends on alpha runs twice. Frames without valid
+        lips have alpha = 1.
 
         Args:
-            power: |s|^2 [N, F], linear power at full scale 1.
+            power: |s|^2 [N, F], linear power at full scale 1; [B, N, F] sequences where frames are coupled.
             visual: lips of the same frames, or None.
             heard: what the audio encoder gets in place of `power` (training corrupts the input, not the target).
-            responsibility: q(alpha_n = 1) [N] where there is an alpha.
+            responsibility: q(alpha_n = 1) [N]; any value gives a lower bound, the tightest is that of
+                `inference.elbo.optimal_responsibility`. Without one it is `audio_weight`, or else a fair coin.
+            event_dim: 2 where all frames of a sequence are one event, else 1.
         """
-        raise NotImplementedError(f"{type(self).__name__} lacks forward()")
+        posteriors = self.posteriors(power, visual, heard)
+        if not self.mixed:
+            (posterior,) = posteriors
+            return pyro.sample("z", as_event(posterior, power.shape[:-1]) if event_dim == 2 else posterior)
+        if responsibility is None:
+            responsibility = self.audio_weight(power, visual, heard)
+        if responsibility is None:
+            responsibility = power.new_full(power.shape[:-1], 0.5)
+        switch = dist.Bernoulli(at_valid(responsibility, visual))
+        alpha = pyro.sample("alpha", switch, infer={"enumerate": "parallel"})
+        return pyro.sample("z", pick(alpha, *posteriors))
 
-    def propose(self, power: Tensor, visual: Visual | None = None) -> Normal:
-        """Where the chains of a noisy recording start: `power` is the mixture's [..., N, F]."""
-        raise NotImplementedError(f"{type(self).__name__} lacks propose()")
+    def propose(self, power: Tensor, visual: Visual | None = None) -> TorchDistribution:
+        """Where the chains of a noisy recording start (at its mean): `power` is the mixture's [..., N, F]."""
+        return self.posteriors(power, visual)[-1]

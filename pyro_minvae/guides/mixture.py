@@ -1,68 +1,66 @@
-"""MIN-VAE's guide: a mixture of an audio and a visual inference network."""
+"""Guides with a switch alpha: mixtures of inference networks."""
 
 from __future__ import annotations
 
-import pyro
-import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.models.networks import GaussianNetwork
-from pyro_minvae.models.priors import Gaussian, at_valid, seen
+from pyro_minvae.guides.single import product
+from pyro_minvae.models.distributions import normal, pick
+from pyro_minvae.models.networks import AudioWeight, GaussianNetwork
+from pyro_minvae.models.priors import seen
 from pyro_minvae.types import Visual
 
 
 class MixtureGuide(Guide):
     """q(z, alpha) = prod_n q(alpha_n) N(z_n; m_a(s_n), v_a(s_n))^alpha_n N(z_n; m_v(v_n), v_v(v_n))^(1 - alpha_n).
 
-    Sadeghi & Alameda-Pineda 2021, sec. III-B. alpha is enumerated here, in the guide; z is reparametrised given
-    alpha. The encoders run once, before the site "alpha": only what depends on alpha runs twice.
+    Sadeghi & Alameda-Pineda 2021, sec. III-B. `weight` is the network of an amortised q(alpha); without one the
+    optimal q(alpha) is computed for each batch.
     """
 
     mixed = True
     visual = True
 
-    def __init__(self, audio: GaussianNetwork, visual_network: GaussianNetwork) -> None:
+    def __init__(
+        self, audio: GaussianNetwork, visual_network: GaussianNetwork, weight: AudioWeight | None = None
+    ) -> None:
         super().__init__()
         self.audio = audio
         self.visual_network = visual_network
+        self.weight = weight
 
     def posteriors(
         self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
-    ) -> tuple[Gaussian, ...]:
-        mean, scale = self.audio(power if heard is None else heard)
+    ) -> tuple[TorchDistribution, ...]:
+        audio = self.audio(power if heard is None else heard)
         if visual is None:
-            return (torch.zeros_like(mean), torch.ones_like(scale)), (mean, scale)
-        return seen(self.visual_network, visual), (mean, scale)
+            return normal(torch.zeros_like(audio[0]), torch.ones_like(audio[1])), self._on(audio, None)
+        return seen(self.visual_network, visual), self._on(audio, visual)
 
-    def forward(
-        self,
-        power: Tensor,
-        visual: Visual | None = None,
-        *,
-        heard: Tensor | None = None,
-        responsibility: Tensor | None = None,
-    ) -> Tensor:
-        """The Pyro guide: sites "alpha" [N] (enumerated) and "z" [N, L]; see `Guide.forward`.
+    def _on(self, audio: tuple[Tensor, Tensor], visual: Visual | None) -> TorchDistribution:
+        """q(z | alpha = 1, s, v), given the Gaussian of the audio network."""
+        return normal(*audio)
 
-        Any `responsibility` gives a lower bound; the tightest is `inference.elbo.optimal_responsibility`. Without
-        one alpha is a fair coin. Frames without valid lips have alpha = 1.
-        """
-        (mean0, scale0), (mean1, scale1) = self.posteriors(power, visual, heard)
-        if responsibility is None:
-            responsibility = power.new_full(power.shape[:-1], 0.5)
-        with pyro.plate("frames", power.shape[-2], dim=-1):
-            switch = dist.Bernoulli(at_valid(responsibility, visual))
-            alpha = pyro.sample("alpha", switch, infer={"enumerate": "parallel"})
-            audio = alpha[..., None] > 0.5
-            posterior = dist.Normal(torch.where(audio, mean1, mean0), torch.where(audio, scale1, scale0))
-            return pyro.sample("z", posterior.to_event(1))
+    def audio_weight(
+        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+    ) -> Tensor | None:
+        return None if self.weight is None else self.weight(power if heard is None else heard, visual)
 
-    def propose(self, power: Tensor, visual: Visual | None = None) -> dist.Normal:
+    def propose(self, power: Tensor, visual: Visual | None = None) -> TorchDistribution:
         """The visual network where there are lips, the audio network on the mixture where there are none."""
-        (mean0, scale0), (mean1, scale1) = self.posteriors(power, visual)
-        if visual is None:
-            return dist.Normal(mean1, scale1)
-        lips = visual.valid[..., None]
-        return dist.Normal(torch.where(lips, mean0, mean1), torch.where(lips, scale0, scale1))
+        lips, audio = self.posteriors(power, visual)
+        return audio if visual is None else pick(~visual.valid, lips, audio)
+
+
+class MixtureOfProductsGuide(MixtureGuide):
+    """MIN-VAE's guide whose component alpha = 1 is the product of both experts: trust the sound and the lips, or lips.
+
+    q(z | alpha = 1) = N(0, I) q_a(z | s) q_v(z | v) / Z and q(z | alpha = 0) = q_v(z | v), after the mixtures of
+    products of experts of Sutter et al. 2021.
+    """
+
+    def _on(self, audio: tuple[Tensor, Tensor], visual: Visual | None) -> TorchDistribution:
+        return product(audio, self.visual_network, visual)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from pyro.distributions import TorchDistribution
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.models.likelihood import log_power_density
-from pyro_minvae.models.priors import Gaussian, at_valid
+from pyro_minvae.guides.posterior import Posterior
+from pyro_minvae.models.distributions import MarkovNormal, factors, gaussian_parameters
+from pyro_minvae.models.priors import at_valid
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual
 
@@ -38,6 +41,10 @@ class BoundTerms(NamedTuple):
         return {name: float(value.mean()) for name, value in self._asdict().items() if value is not None}
 
 
+Gaussian = tuple[Tensor, Tensor]
+"""(mean, scale), each broadcastable to [..., N, L]."""
+
+
 def svi_loss(model: SpeechModel, guide: Guide) -> ELBOModule:
     """Minus Pyro's ELBO, a function of (power, visual, heard=, responsibility=): differentiable, summed over frames.
 
@@ -47,13 +54,8 @@ def svi_loss(model: SpeechModel, guide: Guide) -> ELBOModule:
     Raises:
         ValueError: if only one of model and guide has an alpha that the other would have to supply.
     """
-    if guide.mixed != model.prior.mixed:
-        raise ValueError(
-            f"expected a mixture prior and a mixture guide together, got {type(model.prior).__name__} "
-            f"and {type(guide).__name__}"
-        )
     elbo = TraceEnum_ELBO(max_plate_nesting=1) if guide.mixed else Trace_ELBO()
-    return elbo(model, guide)
+    return elbo(model, Posterior(model, guide))
 
 
 def gaussian_kl(q: Gaussian, p: Gaussian) -> Tensor:
@@ -62,6 +64,41 @@ def gaussian_kl(q: Gaussian, p: Gaussian) -> Tensor:
     ratio = (scale / prior_scale) ** 2
     distance = ((mean - prior_mean) / prior_scale) ** 2
     return 0.5 * (ratio + distance - 1 - ratio.log()).sum(-1)
+
+
+def markov_kl(q: Gaussian, p: MarkovNormal) -> Tensor:
+    """E_q[log q(z_n) - log p(z_n | z_(n-1))] of independent Gaussians q (mean, scale) [..., N, L]: [..., N].
+
+    These sum over n to KL(q || p). Frame 1 meets N(0, I); later frames a Gaussian whose mean is random under q:
+    E (z_n - c z_(n-1))^2 = v_n + c^2 v_(n-1) + (m_n - c m_(n-1))^2.
+    """
+    mean, scale = q
+    c, innovation = p.coefficient, p.innovation
+    variance = scale**2
+    first = variance[..., :1, :] + mean[..., :1, :] ** 2
+    later = (
+        variance[..., 1:, :] + c**2 * variance[..., :-1, :] + (mean[..., 1:, :] - c * mean[..., :-1, :]) ** 2
+    ) / innovation**2 + 2 * innovation.log()
+    return 0.5 * (torch.cat([first, later], -2) - 1 - variance.log()).sum(-1)
+
+
+def kl(q: TorchDistribution, p: TorchDistribution, z: Tensor) -> Tensor:
+    """KL(q || p) as terms that sum to it: closed where a formula is known, else log q(z) - log p(z): [..., N].
+
+    Args:
+        q: the guide's, independent over frames.
+        p: the prior's.
+        z: a draw from q [..., N, L], for pairs without a formula.
+    """
+    gaussian, prior = gaussian_parameters(q), gaussian_parameters(p)
+    if gaussian is not None and prior is not None:
+        return gaussian_kl(gaussian, prior)
+    if gaussian is not None and isinstance(p, MarkovNormal):
+        return markov_kl(gaussian, p)
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return q.log_prob(z) - factors(p, z)
 
 
 def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
@@ -80,15 +117,13 @@ def branches(
 ) -> list[tuple[Tensor, Tensor]]:
     """(R, K) [N] of each component: R = log p(s | z) at one draw z ~ q(z | alpha), K = KL(q || p) given alpha.
 
-    `noise` [C, N, L] are the standard normal draws; fresh ones without it.
+    `noise` [C, N, L] are the standard normal draws (for Gaussian guides); fresh ones without it.
     """
     posteriors = guide.posteriors(power, visual, heard)
     pairs = []
     for index, (q, p) in enumerate(zip(posteriors, model.prior.conditionals(visual), strict=True)):
-        mean, scale = q
-        epsilon = torch.randn_like(mean) if noise is None else noise[index]
-        log_variance = model.decoder.log_variance(mean + scale * epsilon)
-        pairs.append((log_power_density(power, log_variance).sum(-1), gaussian_kl(q, p)))
+        z = q.rsample() if noise is None else q.mean + q.stddev * noise[index]
+        pairs.append((model.log_likelihood(power, z, visual), kl(q, p, z)))
     return pairs
 
 
@@ -110,8 +145,11 @@ def optimal_responsibility(
     *,
     heard: Tensor | None = None,
 ) -> Tensor | None:
-    """The optimal pi_n [N] (method of Sadeghi & Alameda-Pineda 2021, sec. III-C); None where there is no alpha."""
-    if not guide.mixed:
+    """The optimal pi_n [N] (method of Sadeghi & Alameda-Pineda 2021, sec. III-C); None where there is no alpha.
+
+    None as well where the guide has a learned one: it is the guide's own to give.
+    """
+    if not guide.mixed or guide.audio_weight(power, visual, heard) is not None:
         return None
     pairs = branches(model, guide, power, visual, heard=heard)
     return responsibility_of(pairs, model.prior.audio_weight(visual), visual)
@@ -129,7 +167,8 @@ def bound_terms(
 ) -> BoundTerms:
     """The bound with closed-form KL terms and one draw of z per component.
 
-    Arguments are those of the model and guide; without a `responsibility` the optimal one for these draws is taken.
+    Arguments are those of the model and guide; without a `responsibility` the guide's own is taken, or else the
+    optimal one for these draws.
     """
     pairs = branches(model, guide, power, visual, heard=heard, noise=noise)
     if not guide.mixed:
@@ -137,6 +176,8 @@ def bound_terms(
         return BoundTerms(r - k, r, k)
     (r0, k0), (r1, k1) = pairs
     prior_weight = model.prior.audio_weight(visual)
+    if responsibility is None:
+        responsibility = guide.audio_weight(power, visual, heard)
     if responsibility is None:
         responsibility = responsibility_of(pairs, prior_weight, visual).detach()
     weight = at_valid(responsibility, visual)

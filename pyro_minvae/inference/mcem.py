@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.config import Inference
-from pyro_minvae.inference.kernels.base import Kernel, LogDensity
+from pyro_minvae.inference.kernels.base import Kernel, Target
 from pyro_minvae.inference.kernels.metropolis import Metropolis
+from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.wiener import second_moment
+from pyro_minvae.models.distributions import factors
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf, Statistics
-from pyro_minvae.models.priors import gaussian_log_prob
 
 # Samplers by the name in `Inference.kernel`: each takes the step size.
 KERNELS: dict[str, Callable[[float], Kernel]] = {"metropolis": Metropolis}
@@ -27,10 +28,11 @@ KERNELS: dict[str, Callable[[float], Kernel]] = {"metropolis": Metropolis}
 class EMState(NamedTuple):
     """What one iteration leaves.
 
-    `draws` [J, D, ..., N, L] are the kept draws (D = chains x keep), `variances` [J, D, ..., N, F] their g sigma(z),
-    `noise` [..., N, F] the noise variance, `gain` [J, ..., N]; `objective` is -mean_r sum [log V + |x|^2 / V] over
-    the recording in nats; `acceptance` the share of accepted proposals; `responsibility` [J, ..., N] the
-    probability of the audio component (None for priors without alpha).
+    `draws` [J, D, ..., N, L] are the kept draws (D = chains x keep), `variances` [J, D, ..., N, F] their g sigma(z)
+    (g sigma(z) / w for heavy-tailed speech), `noise` [..., N, F] the noise variance, `gain` [J, ..., N]; `objective`
+    is -mean_r sum [log V + |x|^2 / V] over the recording in nats, plus log p(w) in marginal E-steps; `acceptance`
+    the share of accepted proposals; `responsibility` [J, ..., N] the probability of the audio component (None for
+    priors without alpha).
     """
 
     iteration: int
@@ -91,42 +93,6 @@ def mean_field_statistics(expected: Tensor) -> Statistics:
     return lambda noise: _inverses(noise, expected)
 
 
-def marginal_target(source: Source, *, gain: Tensor, others: Tensor, power: Tensor) -> LogDensity:
-    """log p(z | x) up to a constant: log p(z | v) - sum_f [log V + |x|^2 / V], V = g sigma(z) + `others`.
-
-    Args:
-        source: the speaker whose z is open.
-        gain: its g [..., N].
-        others: variance [..., N, F] of all else: noise and other speakers.
-        power: |x|^2 [..., N, F].
-    """
-    prior = source.model.prior.components(source.visual)
-
-    def log_density(z: Tensor) -> Tensor:
-        variance = gain[..., None] * source.model.variance(z, source.visual) + others
-        return prior.log_prob(z) + log_likelihood(power, variance)
-
-    return log_density
-
-
-def mean_field_target(source: Source, *, gain: Tensor, expected: Tensor, weight: Tensor | None) -> LogDensity:
-    """log q(z) up to a constant: E_q(alpha)[log p(z | alpha, v)] - sum_f [log g sigma + E|sqrt(g) s|^2 / g sigma].
-
-    Args:
-        source: the speaker whose z is open.
-        gain: its g [..., N].
-        expected: E|sqrt(g) s|^2 [..., N, F] under q(s).
-        weight: q(alpha = 1) [..., N], None where there is no alpha.
-    """
-    prior = source.model.prior.components(source.visual)
-
-    def log_density(z: Tensor) -> Tensor:
-        variance = gain[..., None] * source.model.variance(z, source.visual)
-        return prior.expected_log_prob(z, weight) + log_likelihood(expected, variance)
-
-    return log_density
-
-
 class _Engine:
     """The loop's variables; every method is one line of the algorithm."""
 
@@ -146,6 +112,8 @@ class _Engine:
         # Chains start together: they part with the first proposals.
         self.z = [s.start.expand(config.chains, *s.start.shape).contiguous() for s in sources]
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
+        # w [..., N, F] of heavy-tailed speech, None for complex Gaussians.
+        self.tails = [torch.ones_like(power) if s.model.likelihood.weighted else None for s in sources]
         self.sigma = [self._sigma(j, z) for j, z in enumerate(self.z)]  # one value per chain [R, ..., N, F]
         self.kept = torch.stack(self.sigma)  # [J, D, ..., N, F]
         self.responsibility = [self._weight(j, z) for j, z in enumerate(self.z)]
@@ -158,6 +126,7 @@ class _Engine:
         self._maximise()
         variances = self.gain[:, None, ..., None] * self.kept
         objective = log_likelihood(self.power, variances.sum(0) + self.noise.variance()).mean(0).sum()
+        objective = objective + self._log_tails()
         weights = [w for w in self.responsibility if w is not None]
         return EMState(
             iteration,
@@ -171,7 +140,9 @@ class _Engine:
         )
 
     def _sigma(self, j: int, z: Tensor) -> Tensor:
-        return self.sources[j].model.variance(z, self.sources[j].visual)
+        """sigma(z), or sigma(z) / w of heavy-tailed speech: [..., N, F]."""
+        sigma, tails = self.sources[j].model.variance(z, self.sources[j].visual), self.tails[j]
+        return sigma if tails is None else sigma / tails
 
     def _weight(self, j: int, z: Tensor) -> Tensor | None:
         """Probability of alpha = 1 given draws z [D, ..., N, L]: [..., N].
@@ -182,7 +153,7 @@ class _Engine:
         if not prior.mixed:
             return None
         lips, audio = prior.conditionals(visual)
-        ratio = gaussian_log_prob(z, audio) - gaussian_log_prob(z, lips)
+        ratio = factors(audio, z) - factors(lips, z)
         logit = torch.logit(prior.audio_weight(visual))
         if self.mean_field:
             return (logit + ratio.mean(0)).sigmoid()
@@ -203,28 +174,36 @@ class _Engine:
             self.sigma[j] = self._sigma(j, state.position)
         return torch.cat(draws), torch.stack(accepted).mean()
 
-    def _target(self, j: int) -> LogDensity:
+    def _target(self, j: int) -> Target:
         """What the chains of source j sample in this E-step."""
-        source, gain = self.sources[j], self.gain[j]
+        source, scale, tails = self.sources[j], self.gain[j][..., None], self.tails[j]
+        if tails is not None:
+            scale = scale / tails
         if self.mean_field:
             speech = self._posterior_variance()
             expected = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
-            return mean_field_target(source, gain=gain, expected=expected, weight=self.responsibility[j])
+            return mean_field_target(source, scale=scale, expected=expected, weight=self.responsibility[j])
         others = sum(
             (self.gain[i][..., None] * s for i, s in enumerate(self.sigma) if i != j),
             start=self.noise.variance(),
         )
-        return marginal_target(source, gain=gain, others=others, power=self.power)
+        return marginal_target(source, scale=scale, others=others, power=self.power)
 
     def _posterior_variance(self) -> Tensor:
         """gamma_j = g / mean_r[1 / sigma]: the variance of q(s)'s prior factor [J, ..., N, F]."""
         return self.gain[..., None] / self.kept.reciprocal().mean(1)
 
     def _maximise(self) -> None:
-        """M-step: the noise, then the gains; none lowers the objective for the kept draws."""
+        """M-step: the noise, the gains, then the weights; none lowers the objective for the kept draws."""
         if self.mean_field:
             self._maximise_mean_field()
-            return
+        else:
+            self._maximise_marginal()
+        for j, tails in enumerate(self.tails):
+            if tails is not None:
+                self._reweight(j, tails)
+
+    def _maximise_marginal(self) -> None:
         self.noise.update(marginal_statistics(self.gain[:, None, ..., None] * self.kept, self.power))
         if self.config.gain:
             for j in range(len(self.sources)):
@@ -242,6 +221,29 @@ class _Engine:
             # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser.
             expected = second_moment(speech, total, self.power)
             self.gain = (expected * self.kept.reciprocal().mean(1)).mean(-1)
+
+    def _reweight(self, j: int, tails: Tensor) -> None:
+        """The weights of heavy-tailed speech given E|sqrt(g) s|^2 / (g sigma): q(w)'s mean, or an EM step's mode."""
+        sigma = self.gain[j][..., None] * self.kept[j] * tails
+        if self.mean_field:
+            speech = self._posterior_variance()
+            moment = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
+        else:
+            variances = self.gain[:, None, ..., None] * self.kept
+            moment = second_moment(variances[j], variances.sum(0) + self.noise.variance(), self.power)
+        ratio = (moment / sigma).mean(0)
+        weight = self.sources[j].model.likelihood.weight(ratio, mode=not self.mean_field)
+        self.kept[j] *= tails / weight
+        self.sigma[j] = self.sigma[j] * tails / weight
+        self.tails[j] = weight
+
+    def _log_tails(self) -> Tensor:
+        """log p(w), which EM steps of w climb together with the likelihood."""
+        total = self.power.new_zeros(())
+        for source, tails in zip(self.sources, self.tails, strict=True):
+            if tails is not None and not self.mean_field:
+                total = total + source.model.likelihood.log_weight_density(tails).sum()
+        return total
 
 
 def _inverses(variance: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,21 +13,16 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.config import Recipe, Stage
-from pyro_minvae.data.loader import FrameSet, batches, frame_set
-from pyro_minvae.errors import InputError
 from pyro_minvae.guides.base import Guide
 from pyro_minvae.inference.elbo import bound_terms, optimal_responsibility, svi_loss
+from pyro_minvae.inference.stage_data import StageData, TrainingError
 from pyro_minvae.inference.state import RunState
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.system import System
-from pyro_minvae.types import Prepared, Visual
+from pyro_minvae.types import Prepared
 
 # The published corruption of the audio encoder's input: uniform noise on the power (max|x| = 1), half of the frames.
 CORRUPTION = 50.0
-
-
-class TrainingError(InputError):
-    """Data that a stage cannot use, or settings under which it diverges; the caller knows the folder."""
 
 
 class StepEvent(NamedTuple):
@@ -119,28 +114,16 @@ class StageRunner:
         self.model: SpeechModel = system.model(self.stage.prior)
         self.guide: Guide = system.guide(self.stage.guide)
         self.device = device
-        self.fit = self._frames(fit)
-        self.held_out = self._frames(held_out)
-        self.sees = self.model.prior.visual or self.guide.visual
-        self.lips_fit: Visual | None = None
-        self.lips_held_out = self._lips(self.held_out)
-
-    def _frames(self, utterances: Sequence[Prepared]) -> FrameSet:
-        if self.stage.data == "video":
-            utterances = [u for u in utterances if u.lips is not None]
-            if not utterances:
-                raise TrainingError(f"stage {self.stage.name}: expected utterances with lips, found none")
-        if not any(u.waveform.any() for u in utterances):
-            raise TrainingError(
-                f"stage {self.stage.name}: expected utterances that are not silent, found none"
-            )
-        return frame_set(utterances, self.recipe.stft, self.device)
-
-    def _lips(self, frames: FrameSet, generator: torch.Generator | None = None) -> Visual | None:
-        if not self.sees:
-            return None
-        assert self.system.lips is not None
-        return frames.visual(self.system.lips, generator)
+        sees = self.model.visual or self.guide.visual
+        self.data = StageData(
+            self.recipe,
+            self.stage,
+            fit,
+            held_out,
+            lips=system.lips if sees else None,
+            coupled=self.model.coupled,
+            device=device,
+        )
 
     def run(self, resume: RunState | None) -> Iterator[StepEvent | EpochEvent]:
         """The stage's epochs after `resume`, ending with its best weights in the system."""
@@ -183,7 +166,9 @@ class StageRunner:
     def _start(self) -> list[dict[str, Any]]:
         """What happens once, before a stage's first epoch."""
         if self.number == 0:
-            self.system.decoder.start_at((self.fit.power + self.system.decoder.floor).log().mean(0))
+            mean = self.data.mean_log_power(self.system.decoder.floor)
+            self.system.decoder.start_at(mean)
+            self.system.own_prior.start_at(mean)
         for target, origin in self.stage.warm_start.items():
             self.system.warm_start(target, origin)
         return self._learning()
@@ -191,12 +176,12 @@ class StageRunner:
     def _learning(self) -> list[dict[str, Any]]:
         """Freeze the system but for the parts that this stage trains: Adam's groups, each with its peak rate.
 
-        The mixture's few numbers (pi, means, variances) have far to go in few steps, the networks' weights have not.
+        A prior's few numbers (pi, means, variances) have far to go in few steps, the networks' weights have not.
         """
         self.system.requires_grad_(False)
         groups = []
         for part in self.stage.learn:
-            peak = self.recipe.training.mixture_rate if part == "mixture" else self.stage.learning_rate
+            peak = self.recipe.training.prior_rate if part == "prior" else self.stage.learning_rate
             parameters = [p.requires_grad_(True) for p in self.system.parameters_of(part)]
             groups.append({"params": parameters, "lr": peak, "peak": peak})
         return groups
@@ -206,27 +191,26 @@ class StageRunner:
         training, stage = self.recipe.training, self.stage
         generator = torch.Generator().manual_seed(self._seed(epoch))
         torch.manual_seed(self._seed(epoch) + 1)
-        if self.lips_fit is None or stage.augment_lips:
-            self.lips_fit = self._lips(self.fit, generator if stage.augment_lips else None)
+        feed = self.data.epoch(generator)
         share = (epoch - 1) / stage.epochs
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
         # Only the networks that learn use dropout: a frozen network is a fixed function.
         self.system.eval()
         for part in stage.learn:
-            if part != "mixture":
-                self.system.part(part).train()
+            self.system.part(part).train()
+        # Priors and guides are built around networks that are parts by themselves.
+        for name, network in self.system.networks.items():
+            network.train(name in stage.learn)
         loss_of = svi_loss(self.model, self.guide)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        count, total, steps = 0, 0.0, math.ceil(self.fit.power.shape[0] / training.batch)
-        feed = batches(
-            self.fit, self.lips_fit, size=training.batch, level_db=training.level_db, generator=generator
-        )
+        count, total, steps = 0, 0.0, self.data.steps()
         for step, (power, visual) in enumerate(feed, start=1):
+            frames = power[..., 0].numel()
             heard = corrupt(power, stage.corrupt_audio)
             weight = optimal_responsibility(self.model, self.guide, power, visual, heard=heard)
             with _divergence(f"stage {stage.name}, epoch {epoch}"):
-                loss = loss_of(power, visual, heard=heard, responsibility=weight) / power.shape[0]
+                loss = loss_of(power, visual, heard=heard, responsibility=weight) / frames
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
@@ -237,7 +221,7 @@ class StageRunner:
                 )
             optimiser.step()
             value = float(loss.detach())
-            count, total = count + power.shape[0], total + value * power.shape[0]
+            count, total = count + frames, total + value * frames
             yield StepEvent(stage.name, epoch, step, steps, value)
         return total / count
 
@@ -249,15 +233,12 @@ class StageRunner:
         devices = [self.device] if str(self.device).startswith("cuda") else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.recipe.seed)
-            for index in torch.arange(self.held_out.power.shape[0], device=self.held_out.power.device).split(
-                4096
-            ):
-                power, visual = self.held_out.power[index], _pick(self.lips_held_out, index)
+            for power, visual in self.data.validation():
                 heard = corrupt(power, self.stage.corrupt_audio)
                 terms = bound_terms(self.model, self.guide, power, visual, heard=heard).means()
                 for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value * len(index)
-        means = {name: value / self.held_out.power.shape[0] for name, value in sums.items()}
+                    sums[name] = sums.get(name, 0.0) + value * power.shape[0]
+        means = {name: value / len(self.data.held_out.power) for name, value in sums.items()}
         if not math.isfinite(means["total"]):
             raise TrainingError(
                 f"stage {self.stage.name}: expected a finite validation bound, found {means['total']}"
@@ -289,10 +270,6 @@ def _divergence(where: str) -> Iterator[None]:
         if not reason.startswith(("Expected parameter", "Expected value argument")):
             raise
         raise TrainingError(f"{where}: {reason}") from None
-
-
-def _pick(visual: Visual | None, index: Tensor) -> Visual | None:
-    return None if visual is None else Visual(visual.features[index], visual.valid[index])
 
 
 def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:

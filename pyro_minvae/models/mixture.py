@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
+from pyro_minvae.models.distributions import as_event
 from pyro_minvae.models.likelihood import ComplexGaussianPower
-from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.models.speech import SpeechModel, frame_plates
 from pyro_minvae.types import Visual
 
 
@@ -26,8 +26,9 @@ class Source(NamedTuple):
 def noisy_speech(sources: Sequence[Source], noise: Tensor, gain: Tensor, power: Tensor) -> None:
     """The Pyro model of a noisy recording: x_fn ~ N_c(0, sum_j g_jn sigma_f(z_jn) + (W H)_fn).
 
-    Sites: "alpha_j" (mixture priors) and "z_j" for each source j, the deterministic "noise", and "x", the observed
-    power of the mixture. The engine (`inference.mcem`) computes the same density without handlers.
+    Sites: "alpha_j" (mixture priors), "z_j" and "w_j" (heavy-tailed speech: variance g sigma / w) for each source j,
+    the deterministic "noise", and "x", the observed power of the mixture; one plate "frames", unless a source couples
+    them. The engine (`inference.mcem`) computes the same density without handlers.
 
     Args:
         sources: the speakers; their `start` is not used.
@@ -35,18 +36,24 @@ def noisy_speech(sources: Sequence[Source], noise: Tensor, gain: Tensor, power: 
         gain: g [J, N].
         power: |x|^2 [N, F].
     """
-    with pyro.plate("frames", power.shape[-2], dim=-1):
-        variance = pyro.deterministic("noise", noise, event_dim=1)
+    with frame_plates(power, any(source.model.coupled for source in sources)) as event_dim:
+        variance = pyro.deterministic("noise", noise, event_dim=event_dim)
         for index, source in enumerate(sources):
-            prior = source.model.prior
-            alpha = None
-            if prior.mixed:
-                alpha = pyro.sample(f"alpha_{index}", dist.Bernoulli(prior.audio_weight(source.visual)))
-            mean, scale = prior.given(alpha, source.visual)
-            mean, scale = torch.broadcast_tensors(mean, scale)
-            z = pyro.sample(f"z_{index}", dist.Normal(mean, scale).to_event(1))
-            variance = variance + gain[index][..., None] * source.model.variance(z, source.visual)
-        pyro.sample("x", ComplexGaussianPower(variance.log()).to_event(1), obs=power)
+            variance = variance + gain[index][..., None] * _speech(source, index, power, event_dim)
+        pyro.sample("x", ComplexGaussianPower(variance.log()).to_event(event_dim), obs=power)
+
+
+def _speech(source: Source, index: int, power: Tensor, event_dim: int) -> Tensor:
+    """The sites of one speaker; returns its variance sigma(z), or sigma(z) / w, [..., N, F]."""
+    model, visual = source.model, source.visual
+    alpha = None
+    if model.prior.mixed:
+        alpha = pyro.sample(f"alpha_{index}", dist.Bernoulli(model.prior.audio_weight(visual)))
+    prior = model.prior.given(alpha, visual, power.shape[-2])
+    z = pyro.sample(f"z_{index}", as_event(prior, power.shape[:-1]) if event_dim == 2 else prior)
+    variance = model.variance(z, visual)
+    weight = model.likelihood.sample_weight(f"w_{index}", variance, event_dim)
+    return variance if weight is None else variance / weight
 
 
 def log_likelihood(power: Tensor, variance: Tensor) -> Tensor:

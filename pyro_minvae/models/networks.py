@@ -1,16 +1,23 @@
-"""The networks: Gaussian encoders and the spectral decoder."""
+"""The networks of priors and guides: Gaussian encoders of sound, of lips and of both."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pyro_minvae.config import AudioEncoder, Decoder, VisualEncoder, VisualMixturePrior, VisualPrior
+from pyro_minvae.parts import (
+    AudioEncoder,
+    JointEncoder,
+    ResponsibilityNetwork,
+    VisualEncoder,
+    VisualMixturePrior,
+    VisualPrior,
+)
+from pyro_minvae.types import Visual
 
 
 def layers(sizes: Sequence[int], activation: type[nn.Module], *, dropout: float = 0.0) -> nn.Sequential:
@@ -31,7 +38,7 @@ class LogPower(nn.Module):
 
 
 class GaussianNetwork(nn.Module):
-    """x -> (mean, scale) of N(z; mean, diag scale^2), each [..., L]."""
+    """What the trunk takes -> (mean, scale) of N(z; mean, diag scale^2), each [..., L]."""
 
     def __init__(self, trunk: nn.Module, width: int, latent: int) -> None:
         super().__init__()
@@ -39,8 +46,8 @@ class GaussianNetwork(nn.Module):
         self.mean = nn.Linear(width, latent)
         self.log_variance = nn.Linear(width, latent)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.trunk(x)
+    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        hidden = self.trunk(*inputs)
         # Bounded so that one odd frame cannot make the scale zero or infinite.
         return self.mean(hidden), (0.5 * self.log_variance(hidden).clamp(-14, 8)).exp()
 
@@ -61,25 +68,47 @@ def visual_network(
     return GaussianNetwork(trunk, config.hidden[-1], latent)
 
 
-class SpectralDecoder(nn.Module):
-    """sigma_f(z) = floor + exp(d_f(z)), the variance of the clean-speech STFT (linear power at full scale 1)."""
+class JointTrunk(nn.Module):
+    """Sound and lips side by side: log power, lip features (zero on frames without) and whether there are any.
 
-    def __init__(self, bins: int, latent: int, config: Decoder) -> None:
+    `dropout` is the share of the features and of each layer that training leaves out.
+    """
+
+    def __init__(self, bins: int, dimension: int, hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.floor = config.floor
-        self.trunk = layers((latent, *config.hidden), nn.Tanh)
-        self.output = nn.Linear((latent, *config.hidden)[-1], bins)
+        self.dimension = dimension
+        self.log_power = LogPower()
+        self.layers = layers((bins + dimension + 1, *hidden), nn.Tanh, dropout=dropout)
 
-    def start_at(self, log_power: Tensor) -> None:
-        """Set the output's bias to a mean log power [F], so that training starts from the average spectrum."""
-        with torch.no_grad():
-            self.output.bias.copy_(log_power)
+    def forward(self, power: Tensor, visual: Visual | None) -> Tensor:
+        if visual is None:
+            lips = power.new_zeros(*power.shape[:-1], self.dimension + 1)
+        else:
+            valid = visual.valid[..., None]
+            # Features of invalid frames may be anything; a NaN among them would reach the weights' gradients.
+            lips = torch.cat([torch.where(valid, visual.features, 0.0), valid.to(power)], -1)
+        return self.layers(torch.cat([self.log_power(power), lips.expand(*power.shape[:-1], -1)], -1))
 
-    def log_variance(self, z: Tensor) -> Tensor:
-        """log sigma_f(z): [..., L] to [..., F]."""
-        least = math.log(self.floor)
-        return least + functional.softplus(self.output(self.trunk(z)) - least)
 
-    def variance(self, z: Tensor) -> Tensor:
-        """sigma_f(z): [..., L] to [..., F]."""
-        return self.output(self.trunk(z)).clamp(max=80.0).exp() + self.floor
+class JointNetwork(nn.Module):
+    """The network of q(z | s, v): power [..., F] and lips to (mean, scale), each [..., L]."""
+
+    def __init__(self, bins: int, dimension: int, latent: int, config: JointEncoder) -> None:
+        super().__init__()
+        trunk = JointTrunk(bins, dimension, config.hidden, config.dropout)
+        self.network = GaussianNetwork(trunk, config.hidden[-1], latent)
+
+    def forward(self, power: Tensor, visual: Visual | None) -> tuple[Tensor, Tensor]:
+        return self.network(power, visual)
+
+
+class AudioWeight(nn.Module):
+    """The network of r(s, v) = q(alpha = 1 | s, v): power [..., F] and lips to a probability [...]."""
+
+    def __init__(self, bins: int, dimension: int, config: ResponsibilityNetwork) -> None:
+        super().__init__()
+        self.trunk = JointTrunk(bins, dimension, config.hidden, config.dropout)
+        self.logit = nn.Linear(config.hidden[-1], 1)
+
+    def forward(self, power: Tensor, visual: Visual | None) -> Tensor:
+        return self.logit(self.trunk(power, visual))[..., 0].sigmoid()

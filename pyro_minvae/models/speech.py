@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from pyro_minvae.models.likelihood import ComplexGaussianPower
-from pyro_minvae.models.networks import SpectralDecoder
+from pyro_minvae.legality import misfit
+from pyro_minvae.models.decoders import SpectralDecoder
+from pyro_minvae.models.distributions import as_event
+from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood
 from pyro_minvae.models.priors import Prior
 from pyro_minvae.types import Visual
 
 
-class SpeechModel(nn.Module):
-    """p(alpha, z, s | v) = prod_n p(alpha_n) p(z_n | alpha_n, v_n) prod_f N_c(s_fn; 0, sigma_f(z_n)).
+@contextmanager
+def frame_plates(power: Tensor, coupled: bool) -> Iterator[int]:
+    """The plates of frames `power` [..., N, F]; yields how many dimensions of z and s are one event.
 
-    Sites: plate "frames" (N), "alpha" (if the prior is a mixture), "z" [N, L] and "s", the observed power [N, F].
+    Independent frames [N, F] are a plate "frames" with events [L] and [F]. Where frames are coupled a whole sequence
+    is one event, [N, L] and [N, F], and several sequences [B, N, F] are a plate "sequences".
+    """
+    with ExitStack() as plates:
+        if not coupled:
+            plates.enter_context(pyro.plate("frames", power.shape[-2], dim=-1))
+        elif power.dim() > 2:
+            plates.enter_context(pyro.plate("sequences", power.shape[-3], dim=-1))
+        yield 2 if coupled else 1
+
+
+class SpeechModel(nn.Module):
+    """p(alpha, z, s | v) = prod_n p(alpha_n) p(z_n | alpha_n, v_n) prod_f p(s_fn | sigma_f(z_n)).
+
+    Sites: plate "frames" (N), "alpha" (if the prior is a mixture), "z" [N, L], "s", the observed power [N, F], and
+    the likelihood's own. Where the prior or the decoder couples frames see `frame_plates`.
+
+    Raises:
+        ValueError: if prior and decoder do not fit together.
     """
 
-    def __init__(self, prior: Prior, decoder: SpectralDecoder) -> None:
+    def __init__(self, prior: Prior, decoder: SpectralDecoder, likelihood: Likelihood | None = None) -> None:
         super().__init__()
+        fault = misfit(prior=prior, decoder=decoder)
+        if fault:
+            raise ValueError(fault)
         self.prior = prior
         self.decoder = decoder
+        self.likelihood = ComplexGaussian() if likelihood is None else likelihood
+
+    @property
+    def visual(self) -> bool:
+        """Whether prior or decoder look at lips."""
+        return self.prior.visual or self.decoder.visual
+
+    @property
+    def coupled(self) -> bool:
+        """Whether frames depend on each other."""
+        return self.prior.coupled or self.decoder.reach > 0
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many frames before and after n hold terms of the joint density that z_n enters."""
+        return self.decoder.reach, max(self.decoder.reach, int(self.prior.coupled))
 
     def forward(
         self,
@@ -34,7 +77,7 @@ class SpeechModel(nn.Module):
         """The Pyro model of frames of clean speech.
 
         Args:
-            power: |s|^2 [N, F], linear power at full scale 1.
+            power: |s|^2 [N, F], linear power at full scale 1; [B, N, F] sequences where frames are coupled.
             visual: lips of the same frames, or None.
             heard: only the guide's; Pyro calls model and guide alike.
             responsibility: only the guide's.
@@ -42,20 +85,23 @@ class SpeechModel(nn.Module):
         Returns:
             z [..., N, L] (with the enumeration dimension in front where alpha is enumerated).
         """
-        with pyro.plate("frames", power.shape[-2], dim=-1):
+        with frame_plates(power, self.coupled) as event_dim:
             alpha = None
             if self.prior.mixed:
                 alpha = pyro.sample("alpha", dist.Bernoulli(self.prior.audio_weight(visual)))
-            mean, scale = self.prior.given(alpha, visual)
-            z = pyro.sample("z", dist.Normal(mean, scale).to_event(1))
-            likelihood = ComplexGaussianPower(self.decoder.log_variance(z), validate_args=False)
-            pyro.sample("s", likelihood.to_event(1), obs=power)
+            prior = self.prior.given(alpha, visual, power.shape[-2])
+            z = pyro.sample("z", as_event(prior, power.shape[:-1]) if event_dim == 2 else prior)
+            self.likelihood.sample(power, self.decoder.log_variance(z, visual), event_dim)
         return z
 
     def log_prior(self, z: Tensor, visual: Visual | None = None) -> Tensor:
-        """log p(z | v) with alpha summed out exactly: [..., N, L] to [..., N]."""
+        """log p(z | v) with alpha summed out exactly, as terms that sum to it: [..., N, L] to [..., N]."""
         return self.prior.log_prob(z, visual)
+
+    def log_likelihood(self, power: Tensor, z: Tensor, visual: Visual | None = None) -> Tensor:
+        """log p(s | z, v) with the likelihood's own sites summed out: [..., N]."""
+        return self.likelihood.log_prob(power, self.decoder.log_variance(z, visual)).sum(-1)
 
     def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
         """sigma_f(z): [..., N, L] to [..., N, F], linear power."""
-        return self.decoder.variance(z)
+        return self.decoder.variance(z, visual)

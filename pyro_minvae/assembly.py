@@ -1,0 +1,154 @@
+"""From a section of a recipe to the object it names; parts from outside the package by their import path."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch import nn
+
+from pyro_minvae import parts
+from pyro_minvae.errors import InputError
+from pyro_minvae.guides.base import Guide
+from pyro_minvae.guides.mixture import MixtureGuide, MixtureOfProductsGuide
+from pyro_minvae.guides.single import AudioGuide, ConcatenationGuide, ProductGuide, VisualGuide
+from pyro_minvae.models.decoders import ContextDecoder, LipDecoder, SpectralDecoder
+from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood, StudentT
+from pyro_minvae.models.networks import AudioWeight, JointNetwork
+from pyro_minvae.models.priors import (
+    Ar1Prior,
+    MixturePrior,
+    Prior,
+    RandomWalkPrior,
+    StandardPrior,
+    VampPrior,
+    VisualMixturePrior,
+    VisualPrior,
+)
+from pyro_minvae.types import Shapes
+
+
+def prior(section: parts.Prior, networks: Any, guide: Guide, shapes: Shapes) -> Prior:
+    """The prior that a section names, around the network "visual-prior" or the guide where it needs them."""
+    latent = shapes.latent
+    match section:
+        case parts.StandardPrior():
+            return StandardPrior(latent)
+        case parts.MixturePrior():
+            return MixturePrior(latent)
+        case parts.VisualPrior():
+            return VisualPrior(latent, networks["visual-prior"])
+        case parts.VisualMixturePrior():
+            return VisualMixturePrior(latent, networks["visual-prior"])
+        case parts.VampPrior():
+            return VampPrior(_posterior_of(guide), section.count, shapes.bins, shapes.lips)
+        case parts.Ar1Prior():
+            return Ar1Prior(latent, section.coefficient)
+        case parts.RandomWalkPrior():
+            return RandomWalkPrior(latent, section.step)
+        case _:
+            return build(section, Prior, shapes)
+
+
+def _posterior_of(guide: Guide) -> Any:
+    """q(z | s, v) of a guide without alpha. A closure, so that the prior does not own the guide's networks."""
+    return lambda power, visual: guide.posteriors(power, visual)[0]
+
+
+def guide(section: parts.Guide, networks: Any, shapes: Shapes) -> Guide:
+    """The guide that a section names, around the encoders in `networks`."""
+    match section:
+        case parts.AudioGuide():
+            return AudioGuide(networks["audio"])
+        case parts.VisualGuide():
+            return VisualGuide(networks["visual"])
+        case parts.ConcatenationGuide():
+            return ConcatenationGuide(networks["joint"])
+        case parts.ProductGuide():
+            return ProductGuide(networks["audio"], networks["visual"])
+        case parts.MixtureGuide():
+            kind = (
+                MixtureOfProductsGuide if isinstance(section, parts.MixtureOfProductsGuide) else MixtureGuide
+            )
+            weight = getattr(networks, "responsibility", None)
+            return kind(networks["audio"], networks["visual"], weight)
+        case _:
+            return build(section, Guide, shapes)
+
+
+def add_guide_networks(networks: nn.ModuleDict, section: parts.Guide, shapes: Shapes) -> None:
+    """Add the networks that only the guide uses: the joint encoder and that of an amortised q(alpha)."""
+    if isinstance(section, parts.ConcatenationGuide):
+        networks["joint"] = JointNetwork(shapes.bins, shapes.lips, shapes.latent, section.joint)
+    if isinstance(section, parts.MixtureGuide) and section.responsibility == "amortised":
+        networks["responsibility"] = AudioWeight(shapes.bins, shapes.lips, section.network)
+
+
+def decoder(section: parts.Decoder, shapes: Shapes) -> SpectralDecoder:
+    """The decoder that a section names."""
+    match section:
+        case parts.PlainDecoder():
+            return SpectralDecoder(shapes.bins, shapes.latent, section.hidden, section.floor)
+        case parts.LipDecoder():
+            return LipDecoder(
+                shapes.bins,
+                shapes.latent,
+                section.hidden,
+                section.floor,
+                lips=shapes.lips,
+                embedding=section.embedding,
+                dropout=section.dropout,
+            )
+        case parts.ContextDecoder():
+            return ContextDecoder(
+                shapes.bins, shapes.latent, section.hidden, section.floor, context=section.context
+            )
+        case _:
+            return build(section, SpectralDecoder, shapes)
+
+
+def likelihood(section: parts.Likelihood, shapes: Shapes) -> Likelihood:
+    """The likelihood that a section names."""
+    match section:
+        case parts.ComplexGaussian():
+            return ComplexGaussian()
+        case parts.StudentT():
+            return StudentT(section.dof)
+        case _:
+            return build(section, Likelihood, shapes)
+
+
+def build(section: parts.Import, base: type[Any], shapes: Shapes) -> Any:
+    """The part `target(shapes, **options)` from outside the package.
+
+    Raises:
+        InputError: if it cannot be imported, is not a `base`, or refuses the options.
+    """
+    target = imported(section, base)
+    try:
+        return target(shapes, **section.options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{section.target}: expected options that the class takes, found {error}") from error
+
+
+def imported(section: parts.Import, base: type[Any] = nn.Module) -> type[Any]:
+    """The class that a section names.
+
+    Raises:
+        InputError: if it cannot be imported or is not a `base`.
+    """
+    module, _, name = section.target.partition(":")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{section.target}: expected a class that can be imported, found {error}") from error
+    if not (isinstance(target, type) and issubclass(target, base)):
+        raise InputError(f"{section.target}: expected a subclass of {base.__name__}, found {target!r}")
+    return target
+
+
+def sees(section: Any) -> bool:
+    """Whether the part that a section names looks at lips."""
+    if isinstance(section, parts.Import):
+        return bool(getattr(imported(section), "visual", False))
+    return bool(section.sees)

@@ -1,0 +1,102 @@
+"""Decoders sigma_f(z): from a latent vector to the variance of the clean-speech STFT.
+
+To write a new one, subclass `SpectralDecoder` and answer `inputs`, or replace `trunk` and `output`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pyro_minvae.models.networks import layers
+from pyro_minvae.types import Visual
+
+
+class SpectralDecoder(nn.Module):
+    """sigma_f(z) = floor + exp(d_f(z)), the variance of the clean-speech STFT (linear power at full scale 1).
+
+    d is a network of tanh layers of widths `hidden` on `width` inputs (`inputs` makes them of z).
+
+    `visual` decoders look at lips; one with `reach` c > 0 looks at the latent vectors of c frames on either side, so
+    frames are coupled.
+    """
+
+    visual = False
+    reach = 0
+
+    def __init__(self, bins: int, width: int, hidden: Sequence[int], floor: float) -> None:
+        super().__init__()
+        self.floor = floor
+        self.trunk = layers((width, *hidden), nn.Tanh)
+        self.output = nn.Linear((width, *hidden)[-1], bins)
+
+    def inputs(self, z: Tensor, visual: Visual | None) -> Tensor:
+        """What the network sees: z [..., N, L] to [..., N, width]."""
+        return z
+
+    def start_at(self, log_power: Tensor) -> None:
+        """Set the output's bias to a mean log power [F], so that training starts from the average spectrum."""
+        with torch.no_grad():
+            self.output.bias.copy_(log_power)
+
+    def log_variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
+        """log sigma_f(z): [..., N, L] to [..., N, F]."""
+        least = math.log(self.floor)
+        return least + functional.softplus(self.output(self.trunk(self.inputs(z, visual))) - least)
+
+    def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
+        """sigma_f(z): [..., N, L] to [..., N, F]."""
+        return self.output(self.trunk(self.inputs(z, visual))).clamp(max=80.0).exp() + self.floor
+
+
+class LipDecoder(SpectralDecoder):
+    """sigma_f(z, v): beside z the network sees an embedding of the lips, zero on frames without (MIN-VAE-Dec).
+
+    `lips` is D, the length of the lip features; `embedding` the widths of the layers between them and the trunk, with
+    `dropout` before each.
+    """
+
+    visual = True
+
+    def __init__(
+        self,
+        bins: int,
+        latent: int,
+        hidden: Sequence[int],
+        floor: float,
+        *,
+        lips: int,
+        embedding: Sequence[int],
+        dropout: float,
+    ) -> None:
+        super().__init__(bins, latent + embedding[-1], hidden, floor)
+        self.width = embedding[-1]
+        self.embedding = layers((lips, *embedding), nn.ReLU, dropout=dropout)
+
+    def inputs(self, z: Tensor, visual: Visual | None) -> Tensor:
+        if visual is None:
+            return functional.pad(z, (0, self.width))
+        valid = visual.valid[..., None]
+        # Features of invalid frames may be anything; a NaN among them would reach the weights' gradients.
+        embedded = torch.where(valid, self.embedding(torch.where(valid, visual.features, 0.0)), 0.0)
+        return torch.cat([z, embedded.expand(*z.shape[:-1], self.width)], -1)
+
+
+class ContextDecoder(SpectralDecoder):
+    """sigma_f(z_(n-c), ..., z_(n+c)): the network sees the frames around n; beyond the ends z is zero.
+
+    `context` is c, in frames.
+    """
+
+    def __init__(self, bins: int, latent: int, hidden: Sequence[int], floor: float, *, context: int) -> None:
+        super().__init__(bins, (2 * context + 1) * latent, hidden, floor)
+        self.reach = context
+
+    def inputs(self, z: Tensor, visual: Visual | None) -> Tensor:
+        padded = functional.pad(z, (0, 0, self.reach, self.reach))
+        frames = z.shape[-2]
+        return torch.cat([padded[..., k : k + frames, :] for k in range(2 * self.reach + 1)], -1)

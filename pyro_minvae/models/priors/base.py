@@ -1,0 +1,103 @@
+"""The contract of priors p(alpha) p(z | alpha, v).
+
+To write a new one, subclass `Prior` and answer `conditionals` (and `audio_weight` if alpha exists); everything
+else, the Pyro sites included, follows from these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from pyro_minvae.models.distributions import factors, normal, pick
+from pyro_minvae.models.networks import GaussianNetwork
+from pyro_minvae.types import Visual
+
+# Without lips alpha is 1 up to this, so that log probabilities stay finite.
+CERTAIN = 1e-6
+
+
+class Components(NamedTuple):
+    """p(alpha) p(z | alpha, v) at given lips, for samplers: the networks have run, only z is open.
+
+    `conditionals` are p(z | alpha, v) at index alpha (a single one where there is no alpha), `weight` is p(alpha = 1).
+    """
+
+    conditionals: tuple[TorchDistribution, ...]
+    weight: Tensor | None
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log sum_alpha p(alpha) p(z | alpha, v), exactly: [..., N, L] to [..., N].
+
+        Where frames are coupled these are the factors log p(z_n | z_(n-1)), which sum to the joint log density.
+        """
+        parts = [factors(conditional, z) for conditional in self.conditionals]
+        if self.weight is None:
+            return parts[0]
+        return torch.logaddexp(parts[0] + torch.log1p(-self.weight), parts[1] + self.weight.log())
+
+    def expected_log_prob(self, z: Tensor, weight: Tensor | None) -> Tensor:
+        """E_q(alpha)[log p(z | alpha, v)] for q(alpha = 1) = `weight` [..., N]: [..., N, L] to [..., N]."""
+        parts = [factors(conditional, z) for conditional in self.conditionals]
+        if weight is None:
+            return parts[0]
+        return weight * parts[1] + (1 - weight) * parts[0]
+
+
+class Prior(nn.Module):
+    """p(alpha) p(z | alpha, v).
+
+    `mixed` priors have the switch alpha, the others a single component; `visual` ones look at lips; `coupled` ones
+    are over all frames of a sequence at once (their conditional has `factors` and `over`, as `MarkovNormal`).
+    """
+
+    mixed = False
+    visual = False
+    coupled = False
+
+    def conditionals(self, visual: Visual | None) -> tuple[TorchDistribution, ...]:
+        """p(z | alpha, v) over z [L], batch broadcastable to [..., N], at index alpha; one where there is no alpha."""
+        raise NotImplementedError(f"{type(self).__name__} lacks conditionals()")
+
+    def audio_weight(self, visual: Visual | None) -> Tensor:
+        """p(alpha = 1), a scalar or [..., N]."""
+        raise TypeError(f"{type(self).__name__} has no alpha")
+
+    def given(self, alpha: Tensor | None, visual: Visual | None, frames: int) -> TorchDistribution:
+        """p(z | alpha, v) of N = `frames` frames, for alpha of any shape [..., N] (None where there is no alpha)."""
+        conditionals = self.conditionals(visual)
+        if alpha is None:
+            return conditionals[0].over(frames) if self.coupled else conditionals[0]
+        return pick(alpha, *conditionals)
+
+    def start_at(self, log_power: Tensor) -> None:
+        """Prepare for speech whose mean log power is [F], before training; most priors need not."""
+
+    def components(self, visual: Visual | None) -> Components:
+        """The prior at given lips, a function of z alone."""
+        return Components(self.conditionals(visual), self.audio_weight(visual) if self.mixed else None)
+
+    def log_prob(self, z: Tensor, visual: Visual | None) -> Tensor:
+        """log p(z | v) = log sum_alpha p(alpha) p(z | alpha, v), exactly: [..., N, L] to [..., N]."""
+        return self.components(visual).log_prob(z)
+
+
+def seen(network: GaussianNetwork, visual: Visual) -> TorchDistribution:
+    """The Gaussian of a visual network, and N(0, I) on frames without valid lips."""
+    valid = visual.valid[..., None]
+    # Features of invalid frames may be anything; a NaN among them would reach the weights' gradients.
+    mean, scale = network(torch.where(valid, visual.features, 0.0))
+    return normal(
+        torch.where(valid, mean, torch.zeros_like(mean)), torch.where(valid, scale, torch.ones_like(scale))
+    )
+
+
+def at_valid(audio_weight: Tensor, visual: Visual | None) -> Tensor:
+    """A probability of alpha = 1 that is (almost) certain on frames without valid lips."""
+    audio_weight = audio_weight.clamp(CERTAIN, 1 - CERTAIN)
+    if visual is None:
+        return torch.full_like(audio_weight, 1 - CERTAIN)
+    return torch.where(visual.valid, audio_weight, torch.full_like(audio_weight, 1 - CERTAIN))

@@ -1,0 +1,117 @@
+"""Every legal prior x guide x decoder x likelihood builds, trains two steps and enhances; the others are refused."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from signals import speechlike
+from tiny_training import FPS, RATE, utterances
+
+from pyro_minvae.checkpoint import load_model, save_model
+from pyro_minvae.config import Recipe
+from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.errors import InputError
+from pyro_minvae.inference.training import EpochEvent, StepEvent, train
+from pyro_minvae.recipe import KINDS, parse_recipe
+from pyro_minvae.system import System
+from pyro_minvae.types import Lips
+
+MIXED_PRIORS = ("mixture", "visual-mixture")
+MIXED_GUIDES = ("mixture", "mixture-of-products", "mixture+amortised", "mixture-of-products+amortised")
+PRIORS = tuple(kind for kind in KINDS["model", "prior"] if kind != "import")
+GUIDES = (*(kind for kind in KINDS["guide",] if kind not in ("import", *MIXED_GUIDES)), *MIXED_GUIDES)
+DECODERS = tuple(kind for kind in KINDS["model", "decoder"] if kind != "import")
+LIKELIHOODS = tuple(kind for kind in KINDS["model", "likelihood"] if kind != "import")
+ALL = list(itertools.product(PRIORS, GUIDES, DECODERS, LIKELIHOODS))
+# What each part learns beside the decoder.
+GUIDE_PARTS = {
+    "audio": ["audio"],
+    "visual": ["visual"],
+    "concatenation": ["joint"],
+    "product": ["audio", "visual"],
+    "mixture": ["audio", "visual"],
+    "mixture-of-products": ["audio", "visual"],
+}
+PRIOR_PARTS = {
+    "standard": [],
+    "mixture": ["prior"],
+    "visual": ["visual-prior"],
+    "visual-mixture": ["prior", "visual-prior"],
+    "vamp": ["prior"],
+    "ar1": ["prior"],
+    "random-walk": ["prior"],
+}
+
+
+def legal(prior: str, guide: str, decoder: str) -> bool:
+    """Whether alpha is on both sides or on none, and enumerated over independent frames only."""
+    mixed = prior in MIXED_PRIORS
+    return mixed == (guide in MIXED_GUIDES) and not (mixed and decoder == "context")
+
+
+def tree(prior: str, guide: str, decoder: str, likelihood: str) -> dict[str, Any]:
+    """A recipe of small parts, one stage of two steps."""
+    kind, _, amortised = guide.partition("+")
+    learn = ["decoder", *GUIDE_PARTS[kind], *PRIOR_PARTS[prior], *(["responsibility"] if amortised else [])]
+    stage = {"name": "all", "learn": learn, "epochs": 1, "data": "video"}
+    return {
+        "name": "tiny",
+        "stft": {"rate": RATE, "window": 32, "hop": 16},
+        "crops": {"size": 8},
+        "lips": {"components": 3, "context": 1},
+        "model": {
+            "latent": 2,
+            "prior": {"kind": prior},
+            "decoder": {"kind": decoder, "hidden": [4]},
+            "likelihood": {"kind": likelihood},
+        },
+        "guide": {"kind": kind, **({"responsibility": "amortised"} if amortised else {})},
+        "training": {"stages": [stage], "batch": 64, "segment": 8},
+        "noise": {"rank": 2},
+        "inference": {"iterations": 2, "steps": 2, "keep": 1},
+    }
+
+
+def recipe_of(*kinds: str) -> Recipe:
+    return parse_recipe(tree(*kinds), source="tests/test_combinations.py")
+
+
+@pytest.mark.parametrize("kinds", [k for k in ALL if legal(*k[:3])], ids="-".join)
+def test_a_legal_combination_trains_and_enhances(kinds: tuple[str, str, str, str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    system = System(recipe_of(*kinds))
+    before = {name: tensor.clone() for name, tensor in system.state_dict().items()}
+    speech = utterances(5)
+    events = list(train(system, speech[:4], speech[4:]))
+    losses = [event.loss for event in events if isinstance(event, StepEvent)]
+    assert len(losses) >= 2
+    assert np.isfinite(losses).all()
+    assert np.isfinite(list(events[-1].terms.values())).all() if isinstance(events[-1], EpochEvent) else False
+    # Every part that learns has moved.
+    for part in system.recipe.training.stages[0].learn:
+        moved = {id(p) for p in system.parameters_of(part)}
+        names = [name for name, p in system.named_parameters() if id(p) in moved]
+        assert any(not torch.equal(before[name], system.state_dict()[name]) for name in names), part
+    save_model(tmp_path, system, {})
+    enhancer = Enhancer(load_model(tmp_path))
+    noisy = speechlike(RATE, 1.0, seed=7) + 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    crops = np.random.default_rng(1).integers(0, 256, (FPS, 8, 8), dtype=np.uint8)
+    lips = Lips(crops, (np.arange(FPS) + 0.5) / FPS, np.ones(FPS, bool))
+    for video in (lips, None):
+        result = enhancer(noisy, RATE, video)
+        assert result.speech.shape == noisy.shape
+        assert np.isfinite(result.speech).all()
+        assert float(np.abs(result.speech).max()) > 0
+        np.testing.assert_allclose(result.speech + result.noise, noisy, atol=1e-12)
+
+
+@pytest.mark.parametrize("kinds", [k for k in ALL if not legal(*k[:3]) and k[3] == LIKELIHOODS[0]], ids="-".join)
+def test_an_illegal_combination_is_refused_with_the_reason(kinds: tuple[str, str, str, str]) -> None:
+    with pytest.raises(InputError, match="alpha") as error:
+        recipe_of(*kinds)
+    assert "\n" not in str(error.value)
