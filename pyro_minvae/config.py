@@ -114,7 +114,8 @@ class Inference(Section):
     `e_step` = "auto" is "mean-field" with lips and "marginal" without: the first holds on to where the chain starts,
     which pays if lips chose the place and costs if the noisy sound did.
     The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains
-    begin: the guide's own proposal ("guide": the lips for MIN-VAE), or "audio", the audio encoder on the mixture.
+    begin: the guide's own proposal ("guide": the lips for MIN-VAE), "audio", the audio encoder on the mixture, or
+    "prior", the prior's mean (the lips for visual priors).
     `lips` = "auto" leaves out lips that move unlike any in training: guidance from a face that the networks cannot
     read is worse than none.
     `tolerance` > 0 stops early once the objective gains less than that share of its total gain in five iterations.
@@ -129,7 +130,7 @@ class Inference(Section):
     chains: int = Field(1, ge=1)
     average: int = Field(10, ge=1)
     gain: bool = True
-    start: Literal["guide", "audio"] = "guide"
+    start: Literal["guide", "audio", "prior"] = "guide"
     lips: Literal["auto", "always", "never"] = "auto"
     tolerance: float = Field(0.0, ge=0)
 

@@ -203,6 +203,9 @@ class Enhancer:
         """Where the chains begin [N, L]."""
         guide, choice = self.trained.guide, self.recipe.inference.start
         with torch.no_grad():
+            if choice == "prior":
+                mean = self.trained.model.prior.given(None, visual, len(power)).mean
+                return mean.expand(len(power), -1).contiguous()
             if choice == "audio":
                 return guide.posteriors(power, visual)[-1].mean
             return guide.propose(power, visual).mean

@@ -90,6 +90,11 @@ class MarkovNormal(TorchDistribution):
         """The same chain whose samples have that many frames."""
         return MarkovNormal(self.coefficient, self.innovation, frames, self.batch_shape)
 
+    @property
+    def mean(self) -> Tensor:
+        """0 in every frame: [..., N, L]."""
+        return self.coefficient.new_zeros(self._extended_shape())
+
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         epsilon = torch.randn(shape, dtype=self.coefficient.dtype, device=self.coefficient.device)
