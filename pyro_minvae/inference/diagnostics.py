@@ -26,7 +26,7 @@ def split_rhat(draws: Tensor, *, rank: bool = True) -> Tensor:
 
     W is the mean variance within half chains of length S, B / S the variance of their means. Values above 1.01 say
     that the chains have not mixed. With `rank` draws are replaced by normal scores of their ranks and the larger of
-    R-hat of the scores and of the scores of |z - median| is given (Vehtari et al. 2021, eq. 1-4, 14 and sec. 4.1).
+    R-hat of the scores and of the scores of |z - median| is given (Vehtari et al. 2021).
     Draws that never change give NaN, chains that are stuck at different values infinity.
 
     Raises:
@@ -46,8 +46,8 @@ def effective_sample_size(draws: Tensor, *, rank: bool = True) -> Tensor:
     """How many independent draws tell as much of the mean: [R, S, ..., N, L] to [..., N, L].
 
     R S / tau, tau = 1 + 2 sum_t rho_t with rho_t from all half chains together (within and between), summed as
-    long as rho_2k + rho_2k+1 stays positive and made to fall with k (Geyer 1992, sec. 3.3; Vehtari et al. 2021,
-    eq. 10-13). With `rank` of the normal scores ("bulk" ESS). At most R S log10(R S). Draws that never change
+    long as rho_2k + rho_2k+1 stays positive and made to fall with k (Geyer 1992, sec. 3.3; Vehtari et al.
+    2021). With `rank` of the normal scores ("bulk" ESS). At most R S log10(R S). Draws that never change
     give NaN.
 
     Raises:
@@ -65,7 +65,7 @@ def effective_sample_size(draws: Tensor, *, rank: bool = True) -> Tensor:
 def rank_normalised(draws: Tensor) -> Tensor:
     """Phi^-1((rank - 3/8) / (R S + 1/4)), equal draws sharing their mean rank: [R, S, ...] to [R, S, ...].
 
-    Ranks are over all chains (Vehtari et al. 2021, eq. 14).
+    Ranks are over all chains (Vehtari et al. 2021; Blom's scores).
     """
     count = draws.shape[0] * draws.shape[1]
     flat = draws.reshape(count, -1).T.contiguous().double()

@@ -49,7 +49,7 @@ class BlockedKernel:
     """A kernel with a step size in each frame of each chain that follows the acceptance while it warms up.
 
     After step t <= `warmup`, log scale += 2 t^-0.6 (acceptance probability - target_acceptance): Robbins-Monro on
-    the log scale (Andrieu & Thoms 2008, sec. 4). Later steps leave it alone, so the chain is Markov again.
+    the log scale (Andrieu & Thoms 2008). Later steps leave it alone, so the chain is Markov again.
 
     Args:
         step_size: where the step size starts; with `warmup = 0` it stays there.
