@@ -27,7 +27,7 @@ def split_rhat(draws: Tensor, *, rank: bool = True) -> Tensor:
     W is the mean variance within half chains of length S, B / S the variance of their means. Values above 1.01 say
     that the chains have not mixed. With `rank` draws are replaced by normal scores of their ranks and the larger of
     R-hat of the scores and of the scores of |z - median| is given (Vehtari et al. 2021).
-    Draws that never change give NaN, chains that are stuck at different values infinity.
+    Draws that never change or are not finite give NaN, chains that are stuck at different values infinity.
 
     Raises:
         ValueError: for fewer than 4 steps.
@@ -37,7 +37,8 @@ def split_rhat(draws: Tensor, *, rank: bool = True) -> Tensor:
         if not rank:
             return _rhat(half)
         folded = (half - _median(half.flatten(0, 1))).abs()
-        return torch.maximum(_rhat(rank_normalised(half)), _rhat(rank_normalised(folded)))
+        rhat = torch.maximum(_rhat(rank_normalised(half)), _rhat(rank_normalised(folded)))
+        return torch.where(half.isfinite().all(0).all(0), rhat, math.nan)
 
     return _by_parts(of, draws)
 
@@ -48,7 +49,7 @@ def effective_sample_size(draws: Tensor, *, rank: bool = True) -> Tensor:
     R S / tau, tau = 1 + 2 sum_t rho_t with rho_t from all half chains together (within and between), summed as
     long as rho_2k + rho_2k+1 stays positive and made to fall with k (Geyer 1992, sec. 3.3; Vehtari et al.
     2021). With `rank` of the normal scores ("bulk" ESS). At most R S log10(R S). Draws that never change
-    give NaN.
+    or are not finite give NaN.
 
     Raises:
         ValueError: for fewer than 4 steps.
@@ -72,7 +73,7 @@ def rank_normalised(draws: Tensor) -> Tensor:
     ordered = flat.sort(-1).values
     below = torch.searchsorted(ordered, flat, side="left")
     upto = torch.searchsorted(ordered, flat, side="right")
-    rank = (below + upto + 1) / 2
+    rank = (below + upto + 1).double() / 2
     return torch.special.ndtri((rank - 0.375) / (count + 0.25)).T.reshape(draws.shape)
 
 
