@@ -22,7 +22,7 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Import(Section):
-    """A part from outside the package: the class `target` = "package.module:Class", called (shapes, **options)."""
+    """A part from outside the package: the class `target` = "package.module:Class", called (shapes, **`options`)."""
 
     kind: Literal["import"] = "import"
     target: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
