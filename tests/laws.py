@@ -11,36 +11,55 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_minvae import config
-from pyro_minvae.guides.audio import AudioGuide
+from pyro_minvae import parts
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.guides.mixture import MixtureGuide
-from pyro_minvae.models.networks import SpectralDecoder, audio_network, visual_network
+from pyro_minvae.guides.mixture import MixtureGuide, MixtureOfProductsGuide
+from pyro_minvae.guides.single import AudioGuide, ConcatenationGuide, ProductGuide, VisualGuide
+from pyro_minvae.models.decoders import ContextDecoder, LipDecoder, SpectralDecoder
+from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood, StudentT
+from pyro_minvae.models.networks import AudioWeight, JointNetwork, audio_network, visual_network
 from pyro_minvae.models.priors import (
+    Ar1Prior,
     MixturePrior,
     Prior,
+    RandomWalkPrior,
     StandardPrior,
+    VampPrior,
     VisualMixturePrior,
     VisualPrior,
 )
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual
 
-PRIORS = ("standard", "mixture", "visual", "visual-mixture")
+PRIORS = ("standard", "mixture", "visual", "visual-mixture", "vamp", "ar1", "random-walk")
 MIXED = ("mixture", "visual-mixture")
 VISUAL = ("visual", "visual-mixture")
+COUPLED = ("ar1", "random-walk")
+INDEPENDENT = tuple(kind for kind in PRIORS if kind not in COUPLED)
+PLAIN_GUIDES = ("audio", "visual", "concatenation", "product")
+MIXED_GUIDES = ("mixture", "mixture-of-products", "mixture+amortised", "mixture-of-products+amortised")
+GUIDES = (*PLAIN_GUIDES, *MIXED_GUIDES)
+DECODERS = ("plain", "lips", "context")
+LIKELIHOODS = ("complex-gaussian", "student-t")
 # Every prior with every guide that has the same sites.
 PAIRS = [
-    (prior, guide)
-    for prior in PRIORS
-    for guide in ("audio", "mixture")
-    if (prior in MIXED) == (guide == "mixture")
+    (prior, guide) for prior in PRIORS for guide in GUIDES if (prior in MIXED) == (guide in MIXED_GUIDES)
 ]
-BINS, FEATURES = 5, 4
+# Every prior with the guide that uses most of what there is.
+TYPICAL = [(prior, "mixture-of-products" if prior in MIXED else "product") for prior in PRIORS]
+# Every legal model.
+MODELS = [
+    (prior, decoder, likelihood)
+    for prior in PRIORS
+    for decoder in DECODERS
+    for likelihood in LIKELIHOODS
+    if not (prior in MIXED and decoder == "context")
+]
+BINS, FEATURES, DOF, CONTEXT = 5, 4, 3.0, 1
 
 
 class Frames(NamedTuple):
-    """Arguments of models and guides: `power` [N, F] and the lips of the same frames."""
+    """Arguments of models and guides: `power` [..., N, F] and the lips of the same frames."""
 
     power: Tensor
     visual: Visual
@@ -53,42 +72,104 @@ def random_parameters(module: torch.nn.Module, generator: torch.Generator, size:
             parameter.copy_(size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
 
-def make_prior(kind: str, *, latent: int = 3, seed: int = 0) -> Prior:
-    """A prior of that kind without dropout."""
-    layers = config.VisualPrior(hidden=(6,), dropout=0.0)
-    prior: Prior
-    if kind == "standard":
-        prior = StandardPrior(latent)
-    elif kind == "mixture":
-        prior = MixturePrior(latent)
-    elif kind == "visual":
-        prior = VisualPrior(latent, visual_network(FEATURES, latent, layers))
-    else:
-        prior = VisualMixturePrior(latent, visual_network(FEATURES, latent, layers))
-    prior = prior.double()
+def make_prior(kind: str, *, latent: int = 3, seed: int = 0, guide: Guide | None = None) -> Prior:
+    """A prior of that kind without dropout; a vamp prior's pseudo-inputs go through `guide`."""
+    layers = parts.VisualPrior(hidden=(6,), dropout=0.0)
+    through = guide or make_guide("concatenation", latent=latent, seed=seed + 20)
+    made = {
+        "standard": lambda: StandardPrior(latent),
+        "mixture": lambda: MixturePrior(latent),
+        "visual": lambda: VisualPrior(latent, visual_network(FEATURES, latent, layers)),
+        "visual-mixture": lambda: VisualMixturePrior(latent, visual_network(FEATURES, latent, layers)),
+        "vamp": lambda: VampPrior(lambda s, v: through.posteriors(s, v)[0], 4, BINS, FEATURES),
+        "ar1": lambda: Ar1Prior(latent),
+        "random-walk": lambda: RandomWalkPrior(latent),
+    }
+    prior: Prior = made[kind]().double()
     random_parameters(prior, torch.Generator().manual_seed(seed), 0.7)
     return prior
 
 
-def make_model(kind: str, *, latent: int = 3, seed: int = 0, floor: float = 1e-2) -> SpeechModel:
-    """A speech model with that kind of prior."""
-    decoder = SpectralDecoder(BINS, latent, config.Decoder(hidden=(7,), floor=floor)).double()
+def make_decoder(
+    kind: str = "plain",
+    *,
+    latent: int = 3,
+    seed: int = 0,
+    floor: float = 1e-2,
+    bins: int = BINS,
+    hidden: int = 7,
+) -> SpectralDecoder:
+    """A decoder of that kind without dropout."""
+    decoder: SpectralDecoder
+    if kind == "plain":
+        decoder = SpectralDecoder(bins, latent, (hidden,), floor)
+    elif kind == "lips":
+        decoder = LipDecoder(bins, latent, (hidden,), floor, lips=FEATURES, embedding=(6, 3), dropout=0.0)
+    else:
+        decoder = ContextDecoder(bins, latent, (hidden,), floor, context=CONTEXT)
+    decoder = decoder.double()
     random_parameters(decoder, torch.Generator().manual_seed(seed + 1), 0.8)
-    return SpeechModel(make_prior(kind, latent=latent, seed=seed), decoder)
+    return decoder
+
+
+def make_likelihood(kind: str) -> Likelihood:
+    """A likelihood of that kind."""
+    return StudentT(DOF) if kind == "student-t" else ComplexGaussian()
+
+
+def make_model(
+    prior: str,
+    decoder: str = "plain",
+    likelihood: str = "complex-gaussian",
+    *,
+    latent: int = 3,
+    seed: int = 0,
+    floor: float = 1e-2,
+    guide: Guide | None = None,
+) -> SpeechModel:
+    """A speech model of these parts; a vamp prior needs the `guide` it will meet."""
+    return SpeechModel(
+        make_prior(prior, latent=latent, seed=seed, guide=guide),
+        make_decoder(decoder, latent=latent, seed=seed, floor=floor),
+        make_likelihood(likelihood),
+    )
 
 
 def make_guide(kind: str, *, latent: int = 3, seed: int = 0) -> Guide:
-    """A guide of that kind without dropout."""
-    audio = audio_network(BINS, latent, config.AudioEncoder(hidden=(6,)))
+    """A guide of that kind without dropout; "+amortised" adds a network of q(alpha)."""
+    audio = audio_network(BINS, latent, parts.AudioEncoder(hidden=(6,)))
+    lips = visual_network(FEATURES, latent, parts.VisualEncoder(hidden=(6,), dropout=0.0))
+    name, _, amortised = kind.partition("+")
     guide: Guide
-    if kind == "audio":
+    if name == "audio":
         guide = AudioGuide(audio)
+    elif name == "visual":
+        guide = VisualGuide(lips)
+    elif name == "concatenation":
+        guide = ConcatenationGuide(JointNetwork(BINS, FEATURES, latent, parts.JointEncoder(hidden=(6,))))
+    elif name == "product":
+        guide = ProductGuide(audio, lips)
     else:
-        layers = config.VisualEncoder(hidden=(6,), dropout=0.0)
-        guide = MixtureGuide(audio, visual_network(FEATURES, latent, layers))
+        layers = parts.ResponsibilityNetwork(hidden=(5,))
+        weight = AudioWeight(BINS, FEATURES, layers) if amortised else None
+        guide = (MixtureGuide if name == "mixture" else MixtureOfProductsGuide)(audio, lips, weight)
     guide = guide.double()
     random_parameters(guide, torch.Generator().manual_seed(seed + 2))
     return guide
+
+
+def make_pair(
+    prior: str,
+    kind: str,
+    decoder: str = "plain",
+    likelihood: str = "complex-gaussian",
+    *,
+    latent: int = 3,
+    seed: int = 0,
+) -> tuple[SpeechModel, Guide]:
+    """A model and the guide that belongs to it."""
+    guide = make_guide(kind, latent=latent, seed=seed)
+    return make_model(prior, decoder, likelihood, latent=latent, seed=seed, guide=guide), guide
 
 
 def make_frames(count: int, *, seed: int = 0, valid: float = 0.7) -> Frames:
@@ -100,6 +181,13 @@ def make_frames(count: int, *, seed: int = 0, valid: float = 0.7) -> Frames:
     if count > 1 and 0 < valid < 1:
         seen[0], seen[-1] = True, False
     return Frames(power, Visual(features, seen))
+
+
+def make_sequences(batch: int, count: int, *, seed: int = 0, valid: float = 0.7) -> Frames:
+    """The same frames as several sequences: `power` [B, N, F]."""
+    power, visual = make_frames(batch * count, seed=seed, valid=valid)
+    lips = Visual(visual.features.reshape(batch, count, -1), visual.valid.reshape(batch, count))
+    return Frames(power.reshape(batch, count, -1), lips)
 
 
 def normal_draws(*shape: int, seed: int) -> Tensor:

@@ -27,18 +27,20 @@ MISFITS = {
 }
 WITHOUT_LIPS = {
     f"{STAGE}.0.learn=['visual']": "expected one of decoder, audio in this model, found visual",
-    f"{STAGE}.0.learn=['mixture']": "expected one of decoder, audio in this model, found mixture",
+    f"{STAGE}.0.learn=['prior']": "expected one of decoder, audio in this model, found prior",
     f"{STAGE}.0.prior=visual": "expected one of standard in this model, found visual",
     f"{STAGE}.0.guide=mixture": "expected one of audio in this model, found mixture",
-    f"{STAGE}.0.warm_start={{visual='visual-prior'}}": "of a mixture guide",
+    f"{STAGE}.0.warm_start={{visual='visual-prior'}}": "expected visual and visual-prior of this model",
 }
 
 
 INVALID = {
     "model.prior.foo=1": "unknown key model.prior.foo",
     "guide.visual.foo=1": "unknown key guide.visual.foo",
-    "model.prior.kind=foo": "model.prior.kind: expected one of standard, mixture, visual, visual-mixture, found foo",
-    "guide={}": "guide.kind: expected one of audio, mixture, found none",
+    "model.prior.kind=foo": "model.prior.kind: expected one of standard, mixture, visual, visual-mixture, "
+    "vamp, ar1, random-walk, import, found foo",
+    "guide={}": "guide.kind: expected one of audio, visual, concatenation, product, mixture, "
+    "mixture-of-products, import, found none",
     "crops.face=left": "crops.face: input should be",
     "seed=-1": "seed: input should be greater than or equal to 0",
     "seed=2147483648": "seed: input should be less than or equal to 2147483647",
@@ -61,9 +63,15 @@ def test_wrong_keys_and_values_are_refused_by_their_dotted_key(override: str) ->
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("section", config.Section.__subclasses__(), ids=lambda section: section.__name__)
+def sections(base: type[config.Section] = config.Section) -> list[type[config.Section]]:
+    below = base.__subclasses__()
+    return below + [section for part in below for section in sections(part)]
+
+
+@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
 def test_every_key_is_explained_where_it_stands(section: type[config.Section]) -> None:
-    words = set(re.findall(r"`(\w+)`", section.__doc__ or ""))
+    docs = " ".join(base.__doc__ or "" for base in section.__mro__ if issubclass(base, config.Section))
+    words = set(re.findall(r"`(\w+)`", docs))
     assert set(section.model_fields) - {"kind"} - words == set()
 
 

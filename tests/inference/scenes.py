@@ -7,15 +7,13 @@ from typing import NamedTuple
 import pyro.poutine as poutine
 import pytest
 import torch
-from laws import make_model
+from laws import make_decoder, make_model, random_parameters
 from torch import Tensor
 
-from pyro_minvae import config
 from pyro_minvae.config import Inference
 from pyro_minvae.inference import mcem as module
 from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity
 from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.networks import SpectralDecoder
 from pyro_minvae.models.noise import Nmf
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual
@@ -45,11 +43,8 @@ class Scene(NamedTuple):
 def vivid_model(kind: str, seed: int) -> SpeechModel:
     """A model whose spectra differ a lot between latent vectors."""
     model = make_model(kind, latent=LATENT, seed=seed)
-    decoder = SpectralDecoder(BINS, LATENT, config.Decoder(hidden=(16,), floor=1e-3)).double()
-    generator = torch.Generator().manual_seed(seed + 7)
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    decoder = make_decoder(latent=LATENT, floor=1e-3, bins=BINS, hidden=16)
+    random_parameters(decoder, torch.Generator().manual_seed(seed + 7), 1.0)
     return SpeechModel(model.prior, decoder).requires_grad_(False)
 
 

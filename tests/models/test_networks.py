@@ -7,8 +7,8 @@ import torch
 from laws import BINS, FEATURES, normal_draws
 from torch import nn
 
-from pyro_minvae.config import AudioEncoder, VisualEncoder
 from pyro_minvae.models.networks import GaussianNetwork, LogPower, audio_network, visual_network
+from pyro_minvae.parts import AudioEncoder, VisualEncoder
 
 
 def test_scale_is_the_root_of_the_variance() -> None:
