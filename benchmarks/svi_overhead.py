@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,9 @@ from pyro_minvae.types import Visual
 Loss = Callable[[], Tensor]
 
 
-def hand_written(system: System, prior: str, guide: str, data: tuple[Tensor, Visual, Tensor]) -> Tensor:
+def hand_written(
+    system: System, prior: str | None, guide: str | None, data: tuple[Tensor, Visual, Tensor]
+) -> Tensor:
     """-sum_n sum_alpha q(alpha) [log p(alpha, z, s) - log q(alpha, z)] as one would write it without Pyro."""
     power, visual, weight = data
     seen, features = visual.valid[:, None], visual.features
@@ -40,9 +43,9 @@ def hand_written(system: System, prior: str, guide: str, data: tuple[Tensor, Vis
         mean, scale = network(torch.where(seen, features, zero))
         return torch.where(seen, mean, zero), torch.where(seen, scale, one)
 
-    mean, scale = (x[None] for x in system.audio(power))
+    mean, scale = (x[None] for x in system.part("audio")(power))
     if guide == "mixture":
-        lips = at_lips(system.visual)
+        lips = at_lips(system.part("visual"))
         mean, scale = torch.stack([lips[0], mean[0]]), torch.stack([lips[1], scale[0]])
     noise = torch.randn_like(mean)
     z = mean + scale * noise
@@ -52,32 +55,31 @@ def hand_written(system: System, prior: str, guide: str, data: tuple[Tensor, Vis
     if prior == "standard":
         ratio = ratio - z.square()
     elif prior == "visual":
-        mu, s = at_lips(system.visual_prior)
+        mu, s = at_lips(system.part("visual-prior"))
         ratio = ratio - ((z - mu) / s).square() - 2 * s.log()
     else:
         ratio = ratio - mixture_terms(system, prior, z, at_lips)
     terms = log_s + 0.5 * ratio.sum(-1)
     if guide != "mixture":
         return -terms.sum()
-    assert system.mixture is not None
-    pi = torch.where(visual.valid, system.mixture.logit.sigmoid(), 1 - CERTAIN)
+    own: Any = system.own_prior
+    pi = torch.where(visual.valid, own.logit.sigmoid(), 1 - CERTAIN)
     q = torch.where(visual.valid, weight, 1 - CERTAIN)
     q, pi = torch.stack([1 - q, q]), torch.stack([1 - pi, pi])
     return -(q * (terms + pi.log() - q.log())).sum()
 
 
 def mixture_terms(
-    system: System, prior: str, z: Tensor, at_lips: Callable[[nn.Module], tuple[Tensor, Tensor]]
+    system: System, prior: str | None, z: Tensor, at_lips: Callable[[nn.Module], tuple[Tensor, Tensor]]
 ) -> Tensor:
     """((z - mu_alpha) / s_alpha)^2 + 2 log s_alpha for both components [2, N, L]."""
-    mixture = system.mixture
-    assert mixture is not None
+    mixture: Any = system.own_prior
     s = (0.5 * mixture.log_variances).exp()
     if prior == "mixture":
         return ((z - mixture.means[:, None]) / s[:, None, None]).square() + mixture.log_variances[
             :, None, None
         ]
-    mean, scale = at_lips(system.visual_prior)
+    mean, scale = at_lips(system.part("visual-prior"))
     lips = ((z[0] - mean) / scale).square() + 2 * scale.log()
     audio = ((z[1] - mixture.means[1]) / s[1]).square() + mixture.log_variances[1]
     return torch.stack([lips, audio])

@@ -240,7 +240,7 @@ def test_training_runs_on_every_device_there_is(device: str, tmp_path: Path) -> 
 def test_a_run_that_diverges_says_so_in_one_line(kind: str, rate: float, tmp_path: Path) -> None:
     recipe = tiny_recipe(kind)
     rates = [f"training.stages.{n}.learning_rate={rate}" for n in range(len(recipe.training.stages))]
-    run = Run.open(tmp_path, tiny_recipe(kind, *rates, f"training.mixture_rate={rate}"))
+    run = Run.open(tmp_path, tiny_recipe(kind, *rates, f"training.prior_rate={rate}"))
     with pytest.raises(InputError) as refusal:
         list(run.events(speech(recipe)))
     assert "\n" not in str(refusal.value)

@@ -81,10 +81,12 @@ def test_only_the_parts_that_learn_move(kind: str) -> None:
     before, previous = {}, None
     prefixes = {
         "decoder": "decoder.",
-        "audio": "audio.",
-        "visual-prior": "visual_prior.",
-        "mixture": "mixture.",
+        "audio": "networks.audio.",
+        "visual-prior": "networks.visual-prior.",
+        "prior": "own_prior.",
     }
+    # The same networks by their second names, as members of the prior and the guide that are built around them.
+    aliases = ("own_guide.", "own_prior.network.")
     for event in train(system, data[:-2], data[-2:]):
         stage = next(s for s in recipe.training.stages if s.name == event.stage)
         if event.stage != previous:
@@ -94,22 +96,22 @@ def test_only_the_parts_that_learn_move(kind: str) -> None:
             )  # after the stage's first step: its starts are done
             continue
         allowed = tuple(prefixes[part] for part in stage.learn)
-        changed = {n for n in moved(before, weights(system)) if not n.startswith("mixture.network.")}
+        changed = {n for n in moved(before, weights(system)) if not n.startswith(aliases)}
         assert all(name.startswith(allowed) for name in changed)
         learning = {name for name, parameter in system.named_parameters() if parameter.requires_grad}
-        assert {n for n in learning if not n.startswith("mixture.network.")} >= changed
-        assert all(name.startswith((*allowed, "mixture.network.")) for name in learning)
+        assert learning >= changed
+        assert all(name.startswith(allowed) for name in learning)
         if isinstance(event, EpochEvent):
             for prefix in allowed:
                 assert any(name.startswith(prefix) for name in changed), prefix
-    # The network of the visual prior is frozen in the last stage, also where it is seen as a part of the mixture.
+    # The network of the visual prior is frozen in the last stage, also where it is seen as a part of the prior.
     assert "visual-prior" not in recipe.training.stages[-1].learn
 
 
 @pytest.mark.parametrize("kind", SYSTEMS[1:])
 def test_the_visual_encoder_starts_as_the_visual_prior(kind: str) -> None:
     system, _ = run(tiny_recipe(kind))
-    prior, encoder = system.visual_prior.state_dict(), system.visual.state_dict()
+    prior, encoder = system.part("visual-prior").state_dict(), system.part("visual").state_dict()
     assert all(torch.equal(prior[name], encoder[name]) for name in prior)
 
 
