@@ -56,26 +56,25 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def noisy_set(options: argparse.Namespace, folder: Path) -> list[Item]:
-    """The mixtures, written below `folder`."""
-    data = Path(options.data)
+def noisy_set(data: Path, folder: Path, *, clips: int, snrs_db: list[float], seed: int) -> list[Item]:
+    """The mixtures of `clips` validation clips of `data` with every noise at every SNR (dB), written below `folder`."""
     noises = [
         babble(data / "librispeech" / "val"),
         *(noise for name in NOISES for noise in recordings(data / "noise" / f"{name}.flac")),
         White(),
     ]
-    clips = select(open_corpus(data / "grid"), source=data / "grid", split="val", limit=options.clips)
-    return make_noisy_set(clips, noises, snrs_db=options.snr or [-5.0], out=folder, seed=options.seed)
+    speech = select(open_corpus(data / "grid"), source=data / "grid", split="val", limit=clips)
+    return make_noisy_set(speech, noises, snrs_db=snrs_db, out=folder, seed=seed)
 
 
-def run(system: str, items: list[Item], options: argparse.Namespace) -> list[Row]:
+def run(system: str, items: list[Item], *, seed: int, workers: int) -> list[Row]:
     """The scores of one system."""
     name, *settings = system.split(",")
     make = partial(Enhancer.from_pretrained, name, overrides=settings)
     rows = []
     with progress() as bar:
         task = bar.add_task(system, total=len(items))
-        for row in evaluate(items, make, workers=options.workers, seed=options.seed):
+        for row in evaluate(items, make, workers=workers, seed=seed):
             rows.append(row)
             bar.advance(task)
     return rows
@@ -86,8 +85,17 @@ def main() -> None:
     options = arguments()
     command = "python benchmarks/" + report.command_line(sys.argv)
     with tempfile.TemporaryDirectory() as folder:
-        items = noisy_set(options, Path(folder))
-        scores = {system: run(system, items, options) for system in options.system or SYSTEMS}
+        items = noisy_set(
+            Path(options.data),
+            Path(folder),
+            clips=options.clips,
+            snrs_db=options.snr or [-5.0],
+            seed=options.seed,
+        )
+        scores = {
+            system: run(system, items, seed=options.seed, workers=options.workers)
+            for system in options.system or SYSTEMS
+        }
     # A wide console: a table that is cut to the terminal cannot be pasted elsewhere.
     console = Console(width=200, highlight=False)
     console.print(report.comparison(scores))

@@ -15,8 +15,8 @@ from pyro_minvae.data.cache import default_cache, prepare
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.data.split import hold_out
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.state import RunState
 from pyro_minvae.inference.stage_data import TrainingError
+from pyro_minvae.inference.state import RunState
 from pyro_minvae.inference.training import EpochEvent, StepEvent, train
 from pyro_minvae.media.files import atomic, check_writable, make_folder
 from pyro_minvae.system import System, needs_video

@@ -17,8 +17,8 @@ from pyro_minvae.types import Visual
 class MixtureGuide(Guide):
     """q(z, alpha) = prod_n q(alpha_n) N(z_n; m_a(s_n), v_a(s_n))^alpha_n N(z_n; m_v(v_n), v_v(v_n))^(1 - alpha_n).
 
-    Sadeghi & Alameda-Pineda 2021, sec. III-B. `weight` is the network of an amortised q(alpha); without one the
-    optimal q(alpha) is computed for each batch.
+    Sadeghi & Alameda-Pineda 2021, sec. III-B (derivations, eq. 2.3). `weight` is the network of an amortised
+    q(alpha) (eq. 2.17); without one the optimal q(alpha) is computed for each batch (eq. 2.11).
     """
 
     mixed = True
@@ -59,7 +59,7 @@ class MixtureOfProductsGuide(MixtureGuide):
     """MIN-VAE's guide whose component alpha = 1 is the product of both experts: trust the sound and the lips, or lips.
 
     q(z | alpha = 1) = N(0, I) q_a(z | s) q_v(z | v) / Z and q(z | alpha = 0) = q_v(z | v), after the mixtures of
-    products of experts of Sutter et al. 2021.
+    products of experts of Sutter et al. 2021 (derivations, eq. 3.25).
     """
 
     def _on(self, audio: tuple[Tensor, Tensor], visual: Visual | None) -> TorchDistribution:

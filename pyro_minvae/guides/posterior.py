@@ -13,6 +13,8 @@ from pyro_minvae.types import Visual
 class Posterior(nn.Module):
     """q(alpha, z | s, v) as coupled as the model's frames, then q(w | s, z) where the likelihood has weights.
 
+    (derivations, eq. 4.9)
+
     Raises:
         ValueError: if only one of model and guide has an alpha that the other would have to supply.
     """

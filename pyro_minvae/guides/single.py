@@ -47,7 +47,10 @@ class VisualGuide(Guide):
 
 
 class ConcatenationGuide(Guide):
-    """q(z | s, v) from one network of the power spectrum and the lips side by side (AV-VAE)."""
+    """q(z | s, v) from one network of the power spectrum and the lips side by side (AV-VAE).
+
+    (derivations, eq. 3.20)
+    """
 
     visual = True
 
@@ -62,7 +65,9 @@ class ConcatenationGuide(Guide):
 
 
 class ProductGuide(Guide):
-    """q(z | s, v) = N(0, I) q_a(z | s) q_v(z | v) / Z: a product of experts (Wu & Goodman 2018).
+    """q(z | s, v) = N(0, I) q_a(z | s) q_v(z | v) / Z: a product of experts.
+
+    Wu & Goodman 2018 (derivations, eqs. 3.22 to 3.24).
 
     Precisions add up and means are weighted by them. A frame without lips leaves out the visual expert.
     """
@@ -83,7 +88,10 @@ class ProductGuide(Guide):
 def product(
     audio: tuple[Tensor, Tensor], visual_network: GaussianNetwork, visual: Visual | None
 ) -> TorchDistribution:
-    """N(0, I) q_a q_v / Z of an audio Gaussian (mean, scale) [..., N, L] and that of the lips."""
+    """N(0, I) q_a q_v / Z of an audio Gaussian (mean, scale) [..., N, L] and that of the lips.
+
+    (derivations, eq. 3.22)
+    """
     mean, scale = audio
     precision = 1 + scale**-2
     weighted = mean * scale**-2

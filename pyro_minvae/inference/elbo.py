@@ -49,7 +49,7 @@ def svi_loss(model: SpeechModel, guide: Guide) -> ELBOModule:
     """Minus Pyro's ELBO, a function of (power, visual, heard=, responsibility=): differentiable, summed over frames.
 
     `TraceEnum_ELBO` sums out the alpha that the guide enumerates; without an alpha the plain `Trace_ELBO` is the
-    same estimate.
+    same estimate (derivations, eqs. 1.5 and 2.4).
 
     Raises:
         ValueError: if only one of model and guide has an alpha that the other would have to supply.
@@ -59,7 +59,10 @@ def svi_loss(model: SpeechModel, guide: Guide) -> ELBOModule:
 
 
 def gaussian_kl(q: Gaussian, p: Gaussian) -> Tensor:
-    """KL(q || p) = sum_l [log(p_l / q_l) + (q_l^2 + (m_q - m_p)^2) / (2 p_l^2) - 1/2] for scales q_l, p_l: [..., N]."""
+    """KL(q || p) = sum_l [log(p_l / q_l) + (q_l^2 + (m_q - m_p)^2) / (2 p_l^2) - 1/2] for scales q_l, p_l: [..., N].
+
+    (derivations, eqs. 1.7 and 2.7)
+    """
     (mean, scale), (prior_mean, prior_scale) = q, p
     ratio = (scale / prior_scale) ** 2
     distance = ((mean - prior_mean) / prior_scale) ** 2
@@ -70,7 +73,7 @@ def markov_kl(q: Gaussian, p: MarkovNormal) -> Tensor:
     """E_q[log q(z_n) - log p(z_n | z_(n-1))] of independent Gaussians q (mean, scale) [..., N, L]: [..., N].
 
     These sum over n to KL(q || p). Frame 1 meets N(0, I); later frames a Gaussian whose mean is random under q:
-    E (z_n - c z_(n-1))^2 = v_n + c^2 v_(n-1) + (m_n - c m_(n-1))^2.
+    E (z_n - c z_(n-1))^2 = v_n + c^2 v_(n-1) + (m_n - c m_(n-1))^2 (derivations, eqs. 3.13 to 3.17).
     """
     mean, scale = q
     c, innovation = p.coefficient, p.innovation
@@ -102,7 +105,7 @@ def kl(q: TorchDistribution, p: TorchDistribution, z: Tensor) -> Tensor:
 
 
 def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
-    """KL(Bern(q) || Bern(p)), elementwise; both strictly between 0 and 1."""
+    """KL(Bern(q) || Bern(p)), elementwise; both strictly between 0 and 1 (derivations, eq. 2.8)."""
     return q * (q.log() - p.log()) + (1 - q) * (torch.log1p(-q) - torch.log1p(-p))
 
 
@@ -117,6 +120,8 @@ def branches(
 ) -> list[tuple[Tensor, Tensor]]:
     """(R, K) [N] of each component: R = log p(s | z) at one draw z ~ q(z | alpha), K = KL(q || p) given alpha.
 
+    (derivations, eq. 1.6)
+
     `noise` [C, N, L] are the standard normal draws (for Gaussian guides); fresh ones without it.
     """
     posteriors = guide.posteriors(power, visual, heard)
@@ -130,7 +135,10 @@ def branches(
 def responsibility_of(
     pairs: list[tuple[Tensor, Tensor]], prior_weight: Tensor, visual: Visual | None
 ) -> Tensor:
-    """pi_n = sigmoid(logit pi + (R_a - K_a) - (R_v - K_v)), the q(alpha_n = 1) that maximises the bound: [N]."""
+    """pi_n = sigmoid(logit pi + (R_a - K_a) - (R_v - K_v)), the q(alpha_n = 1) that maximises the bound: [N].
+
+    (derivations, eqs. 2.10 and 2.11)
+    """
     (r0, k0), (r1, k1) = pairs
     logit = torch.logit(prior_weight) + ((r1 - k1) - (r0 - k0))
     return at_valid(logit.clamp(-CLIP, CLIP).sigmoid(), visual)
@@ -165,7 +173,7 @@ def bound_terms(
     responsibility: Tensor | None = None,
     noise: Tensor | None = None,
 ) -> BoundTerms:
-    """The bound with closed-form KL terms and one draw of z per component.
+    """The bound with closed-form KL terms and one draw of z per component (derivations, eq. 2.5).
 
     Arguments are those of the model and guide; without a `responsibility` the guide's own is taken, or else the
     optimal one for these draws.

@@ -77,7 +77,10 @@ def mcem(
 
 
 def marginal_statistics(variances: Tensor, power: Tensor) -> Statistics:
-    """The M-step's P = mean_r |x|^2 V^-2 and Q = mean_r V^-1 for V = sum_j variances_j [J, D, ..., N, F] + noise."""
+    """The M-step's P = mean_r |x|^2 V^-2 and Q = mean_r V^-1 for V = sum_j variances_j [J, D, ..., N, F] + noise.
+
+    (derivations, eq. 6.18)
+    """
     speech = variances.sum(0)
 
     def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +91,7 @@ def marginal_statistics(variances: Tensor, power: Tensor) -> Statistics:
 
 
 def mean_field_statistics(expected: Tensor) -> Statistics:
-    """P and Q of NMF on the expected noise power E|b|^2 [..., N, F]."""
+    """P and Q of NMF on the expected noise power E|b|^2 [..., N, F] (derivations, eq. 6.30)."""
 
     return lambda noise: _inverses(noise, expected)
 
@@ -147,7 +150,8 @@ class _Engine:
     def _weight(self, j: int, z: Tensor) -> Tensor | None:
         """Probability of alpha = 1 given draws z [D, ..., N, L]: [..., N].
 
-        Mean-field: sigmoid(logit pi + E[log N_a - log N_v]), the optimal q(alpha). Marginal: E[p(alpha = 1 | z)].
+        Mean-field: sigmoid(logit pi + E[log N_a - log N_v]), the optimal q(alpha) (derivations, eq. 6.29). Marginal:
+        E[p(alpha = 1 | z)] (eq. 6.10).
         """
         prior, visual = self.sources[j].model.prior, self.sources[j].visual
         if not prior.mixed:
@@ -190,7 +194,7 @@ class _Engine:
         return marginal_target(source, scale=scale, others=others, power=self.power)
 
     def _posterior_variance(self) -> Tensor:
-        """gamma_j = g / mean_r[1 / sigma]: the variance of q(s)'s prior factor [J, ..., N, F]."""
+        """gamma_j = g / mean_r[1 / sigma]: the variance of q(s)'s prior factor [J, ..., N, F] (eq. 6.25)."""
         return self.gain[..., None] / self.kept.reciprocal().mean(1)
 
     def _maximise(self) -> None:
@@ -218,7 +222,7 @@ class _Engine:
         total = speech.sum(0) + noise
         self.noise.update(mean_field_statistics(second_moment(noise, total, self.power)))
         if self.config.gain:
-            # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser.
+            # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).
             expected = second_moment(speech, total, self.power)
             self.gain = (expected * self.kept.reciprocal().mean(1)).mean(-1)
 

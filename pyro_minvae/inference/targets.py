@@ -11,6 +11,8 @@ from pyro_minvae.models.mixture import Source, log_likelihood
 def marginal_target(source: Source, *, scale: Tensor, others: Tensor, power: Tensor) -> Target:
     """log p(z | x) up to a constant: log p(z | v) - sum_f [log V + |x|^2 / V], V = scale sigma(z) + `others`.
 
+    (derivations, eqs. 6.7 and 7.4)
+
     Args:
         source: the speaker whose z is open.
         scale: its gain g [..., N, 1], or g / w [..., N, F] with the weights of heavy-tailed speech.
@@ -28,6 +30,8 @@ def marginal_target(source: Source, *, scale: Tensor, others: Tensor, power: Ten
 
 def mean_field_target(source: Source, *, scale: Tensor, expected: Tensor, weight: Tensor | None) -> Target:
     """log q(z) up to a constant: E_q(alpha)[log p(z | alpha, v)] - sum_f [log v + E|sqrt(g) s|^2 / v], v = scale sigma.
+
+    (derivations, eqs. 6.27, 6.28 and 6.36)
 
     Args:
         source: the speaker whose z is open.

@@ -19,7 +19,7 @@ from pyro_minvae.types import Visual
 class SpectralDecoder(nn.Module):
     """sigma_f(z) = floor + exp(d_f(z)), the variance of the clean-speech STFT (linear power at full scale 1).
 
-    d is a network of tanh layers of widths `hidden` on `width` inputs (`inputs` makes them of z).
+    d is a network of tanh layers of widths `hidden` on `width` inputs, made of z by `inputs` (derivations, eq. 1.10).
 
     `visual` decoders look at lips; one with `reach` c > 0 looks at the latent vectors of c frames on either side, so
     frames are coupled.
@@ -54,7 +54,9 @@ class SpectralDecoder(nn.Module):
 
 
 class LipDecoder(SpectralDecoder):
-    """sigma_f(z, v): beside z the network sees an embedding of the lips, zero on frames without (MIN-VAE-Dec).
+    """sigma_f(z, v): beside z the network sees an embedding of the lips, zero on frames without.
+
+    MIN-VAE-Dec (Sadeghi & Alameda-Pineda 2021; derivations, eq. 5.6) and AV-CVAE (eq. 5.1).
 
     `lips` is D, the length of the lip features; `embedding` the widths of the layers between them and the trunk, with
     `dropout` before each.
@@ -88,6 +90,8 @@ class LipDecoder(SpectralDecoder):
 
 class ContextDecoder(SpectralDecoder):
     """sigma_f(z_(n-c), ..., z_(n+c)): the network sees the frames around n; beyond the ends z is zero.
+
+    Frames are then coupled (derivations, eq. 6.40).
 
     `context` is c, in frames.
     """

@@ -64,6 +64,8 @@ def as_event(distribution: TorchDistribution, shape: Sequence[int]) -> TorchDist
 class MarkovNormal(TorchDistribution):
     """z_1 ~ N(0, I), z_n = coefficient * z_(n-1) + innovation * eps_n with eps_n ~ N(0, I): event [N, L].
 
+    (derivations, eqs. 3.9 to 3.12)
+
     `coefficient` and `innovation` are [L]. `frames` is the N of samples; densities take any number of frames.
     """
 

@@ -16,6 +16,8 @@ from torch.distributions import constraints
 class ComplexGaussianPower(TorchDistribution):
     """The power |s|^2 of a circular complex Gaussian: log p = -log v - |s|^2 / v (Exponential with mean v).
 
+    (derivations, eq. 4.1)
+
     It takes log v [..., F], because the decoder has it: `Exponential(exp(-log v))` would exponentiate and take the
     logarithm again.
     """
@@ -41,7 +43,10 @@ class ComplexGaussianPower(TorchDistribution):
 
 
 def log_power_density(power: Tensor, log_variance: Tensor) -> Tensor:
-    """-log v - |s|^2 / v, elementwise: minus the Itakura-Saito divergence up to a term in the power alone."""
+    """-log v - |s|^2 / v, elementwise: minus the Itakura-Saito divergence up to a term in the power alone.
+
+    (derivations, eqs. 1.2 and 1.3)
+    """
     return -log_variance - power * (-log_variance).exp()
 
 
@@ -103,9 +108,10 @@ class ComplexGaussian(Likelihood):
 class StudentT(Likelihood):
     """s_f | z, w_f ~ N_c(0, sigma_f(z) / w_f), w_f ~ Gamma(a, a) with a = dof / 2: heavy tails, bin by bin.
 
-    The weight summed out, p(|s|^2) = 1 / sigma (1 + |s|^2 / (a sigma))^-(a + 1). In Pyro the weight is a site "w" of
-    its own; the guide has the exact q(w | s, z) = Gamma(a + 1, a + |s|^2 / sigma), so that the sampled bound equals
-    the one with w summed out at every draw. With dof -> inf it becomes the complex Gaussian.
+    The weight summed out, p(|s|^2) = 1 / sigma (1 + |s|^2 / (a sigma))^-(a + 1) (derivations, eqs. 4.2 and 4.3). In
+    Pyro the weight is a site "w" of its own; the guide has the exact q(w | s, z) = Gamma(a + 1, a + |s|^2 / sigma), so
+    that the sampled bound equals the one with w summed out at every draw (eqs. 4.6 to 4.9). With dof -> inf it becomes
+    the complex Gaussian.
 
     Raises:
         ValueError: if `dof` is not positive.
@@ -131,7 +137,10 @@ class StudentT(Likelihood):
         return dist.Gamma(torch.full_like(ratio, self.shape + 1), self.shape + ratio, validate_args=False)
 
     def weight(self, ratio: Tensor, *, mode: bool) -> Tensor:
-        """w = (a + 1) / (a + ratio), the mean, or a / (a + ratio), the mode of p(w) p(s | w) in w."""
+        """w = (a + 1) / (a + ratio), the mean, or a / (a + ratio), the mode of p(w) p(s | w) in w.
+
+        (derivations, eqs. 6.34 and 6.38)
+        """
         return (self.shape if mode else self.shape + 1) / (self.shape + ratio)
 
     def log_weight_density(self, weight: Tensor) -> Tensor:

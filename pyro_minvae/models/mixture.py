@@ -26,6 +26,8 @@ class Source(NamedTuple):
 def noisy_speech(sources: Sequence[Source], noise: Tensor, gain: Tensor, power: Tensor) -> None:
     """The Pyro model of a noisy recording: x_fn ~ N_c(0, sum_j g_jn sigma_f(z_jn) + (W H)_fn).
 
+    (derivations, eqs. 6.1, 6.2 and 7.1)
+
     Sites: "alpha_j" (mixture priors), "z_j" and "w_j" (heavy-tailed speech: variance g sigma / w) for each source j,
     the deterministic "noise", and "x", the observed power of the mixture; one plate "frames", unless a source couples
     them. The engine (`inference.mcem`) computes the same density without handlers.
@@ -57,5 +59,5 @@ def _speech(source: Source, index: int, power: Tensor, event_dim: int) -> Tensor
 
 
 def log_likelihood(power: Tensor, variance: Tensor) -> Tensor:
-    """-sum_f [log V + |x|^2 / V]: [..., N, F] to [..., N]."""
+    """-sum_f [log V + |x|^2 / V]: [..., N, F] to [..., N] (derivations, eq. 6.3)."""
     return -(variance.log() + power / variance).sum(-1)

@@ -35,6 +35,8 @@ def frame_plates(power: Tensor, coupled: bool) -> Iterator[int]:
 class SpeechModel(nn.Module):
     """p(alpha, z, s | v) = prod_n p(alpha_n) p(z_n | alpha_n, v_n) prod_f p(s_fn | sigma_f(z_n)).
 
+    (derivations, eqs. 1.4, 2.1 and 5.1)
+
     Sites: plate "frames" (N), "alpha" (if the prior is a mixture), "z" [N, L], "s", the observed power [N, F], and
     the likelihood's own. Where the prior or the decoder couples frames see `frame_plates`.
 

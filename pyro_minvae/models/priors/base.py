@@ -33,6 +33,7 @@ class Components(NamedTuple):
         """log sum_alpha p(alpha) p(z | alpha, v), exactly: [..., N, L] to [..., N].
 
         Where frames are coupled these are the factors log p(z_n | z_(n-1)), which sum to the joint log density.
+        (derivations, eqs. 2.2 and 3.12)
         """
         parts = [factors(conditional, z) for conditional in self.conditionals]
         if self.weight is None:
@@ -40,7 +41,10 @@ class Components(NamedTuple):
         return torch.logaddexp(parts[0] + torch.log1p(-self.weight), parts[1] + self.weight.log())
 
     def expected_log_prob(self, z: Tensor, weight: Tensor | None) -> Tensor:
-        """E_q(alpha)[log p(z | alpha, v)] for q(alpha = 1) = `weight` [..., N]: [..., N, L] to [..., N]."""
+        """E_q(alpha)[log p(z | alpha, v)] for q(alpha = 1) = `weight` [..., N]: [..., N, L] to [..., N].
+
+        (derivations, eq. 6.28)
+        """
         parts = [factors(conditional, z) for conditional in self.conditionals]
         if weight is None:
             return parts[0]
@@ -96,7 +100,7 @@ def seen(network: GaussianNetwork, visual: Visual) -> TorchDistribution:
 
 
 def at_valid(audio_weight: Tensor, visual: Visual | None) -> Tensor:
-    """A probability of alpha = 1 that is (almost) certain on frames without valid lips."""
+    """A probability of alpha = 1 that is (almost) certain on frames without valid lips (derivations, eq. 2.16)."""
     audio_weight = audio_weight.clamp(CERTAIN, 1 - CERTAIN)
     if visual is None:
         return torch.full_like(audio_weight, 1 - CERTAIN)

@@ -16,6 +16,8 @@ from pyro_minvae.types import Visual
 class Ar1Prior(Prior):
     """z_1 ~ N(0, I), z_n | z_(n-1) ~ N(rho z_(n-1), (1 - rho^2) I): every frame alone is N(0, I).
 
+    (derivations, eq. 3.9)
+
     rho [L] is learned, a sigmoid, so that it stays between 0 and 1; it starts at `coefficient`.
 
     Raises:
@@ -43,7 +45,7 @@ class Ar1Prior(Prior):
 
 
 class RandomWalkPrior(Prior):
-    """z_1 ~ N(0, I), z_n | z_(n-1) ~ N(z_(n-1), tau^2 I).
+    """z_1 ~ N(0, I), z_n | z_(n-1) ~ N(z_(n-1), tau^2 I) (derivations, eq. 3.11).
 
     tau [L], the size of a step from frame to frame, is learned, an exponential; it starts at `step`.
 

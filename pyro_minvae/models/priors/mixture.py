@@ -13,10 +13,12 @@ from pyro_minvae.types import Visual
 
 
 class MixturePrior(Prior):
-    """alpha ~ Bernoulli(pi), z | alpha ~ N(mu_alpha, s_alpha I), all learned (Sadeghi & Alameda-Pineda 2021, sec. III).
+    """alpha ~ Bernoulli(pi), z | alpha ~ N(mu_alpha, s_alpha I), all learned (derivations, eq. 2.1).
+
+    Sadeghi & Alameda-Pineda 2021, sec. III.
 
     The variances s are exponentials, so they stay positive; means start at 0, variances at 1, pi at 1/2. A frame
-    without valid lips has alpha = 1 (up to `CERTAIN`): only the audio network can speak for it.
+    without valid lips has alpha = 1 (up to `CERTAIN`): only the audio network can speak for it (eq. 2.16).
     """
 
     mixed = True
@@ -37,7 +39,10 @@ class MixturePrior(Prior):
 
 
 class VisualMixturePrior(MixturePrior):
-    """MIN-VAE's mixture with p(z | alpha = 0, v) = N(mu(v), diag sigma^2(v)): the lips stay in the target."""
+    """MIN-VAE's mixture with p(z | alpha = 0, v) = N(mu(v), diag sigma^2(v)): the lips stay in the target.
+
+    (derivations, eq. 3.4)
+    """
 
     visual = True
 

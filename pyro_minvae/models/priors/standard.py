@@ -11,7 +11,7 @@ from pyro_minvae.types import Visual
 
 
 class StandardPrior(Prior):
-    """z ~ N(0, I) (derivations, eq. 1.2)."""
+    """z ~ N(0, I) (derivations, eq. 1.4)."""
 
     def __init__(self, latent: int) -> None:
         super().__init__()

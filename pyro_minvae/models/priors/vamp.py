@@ -19,7 +19,7 @@ Posterior = Callable[[Tensor, Visual], TorchDistribution]
 class VampPrior(Prior):
     """p(z) = 1/K sum_k q(z | u_k): the guide's posterior averaged over K learned pseudo-inputs.
 
-    Tomczak & Welling 2018.
+    Tomczak & Welling 2018 (derivations, eq. 3.6); its KL term has no closed form (eq. 3.7).
 
     A pseudo-input is a frame, a power spectrum and the lips that go with it; both start as noise around an average
     frame (`start_at`) and are learned with the rest.

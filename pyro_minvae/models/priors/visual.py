@@ -11,7 +11,10 @@ from pyro_minvae.types import Visual
 
 
 class VisualPrior(StandardPrior):
-    """z | v ~ N(mu(v), diag sigma^2(v)); N(0, I) on frames without lips (AV-CVAE)."""
+    """z | v ~ N(mu(v), diag sigma^2(v)); N(0, I) on frames without lips.
+
+    AV-CVAE (Sadeghi et al. 2020; derivations, eqs. 3.1 and 5.1).
+    """
 
     visual = True
 
