@@ -1,12 +1,21 @@
-"""Noise models: the variance of the background, learnt from the one noisy recording."""
+"""Noise models: the variance of the background, learnt from the one noisy recording.
+
+A noise model is anything with the methods of `Noise`. This file holds non-negative matrix factorisation, plain and
+with bumps; `noise_chain` adds a Markov chain on the activations, `noise_ard` an automatic rank, `stationary` is the
+case of one spectrum, and `quiet` starts the spectra from frames without speech.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
+import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 Statistics = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Noise variance [..., N, F] to (mean_r |x|^2 / V^2, mean_r 1 / V), each [..., N, F]: see `Nmf.update`."""
@@ -15,20 +24,55 @@ Statistics = Callable[[Tensor], tuple[Tensor, Tensor]]
 TINY = 1e-12
 
 
+class Noise(Protocol):
+    """b_fn ~ N_c(0, variance_nf) with parameters that have a prior (derivations, sec. 12).
+
+    To write a new one, answer these four. The EM objective of a recording is -mean_r sum [log V + |x|^2 / V] +
+    `log_prior()`; `update` must not lower it, whatever the draws behind `statistics`.
+    """
+
+    def variance(self) -> Tensor:
+        """Variance of the noise, linear power [..., N, F], positive."""
+
+    def update(self, statistics: Statistics) -> None:
+        """One step on all parameters, from P and Q at any noise variance that the step asks for."""
+
+    def log_prior(self) -> Tensor:
+        """Log density of the parameters in nats, one number for each recording [...]."""
+
+    def sites(self) -> Tensor:
+        """Pyro sites that sample the parameters from their prior; the variance [..., N, F] that they give.
+
+        The joint log density of these sites at the model's own parameters is `log_prior()`.
+        """
+
+
 class Nmf:
     """b_fn ~ N_c(0, (W H)_fn): non-negative matrix factorisation, W [..., F, K], H = A B [..., K, N].
 
     With `smooth` frames > 0 the activations are sums of overlapping bumps of that width, H = A B with B [M, N] fixed:
-    noise changes more slowly than speech, so it cannot follow (and eat) the speech. B is the identity otherwise.
+    noise changes more slowly than speech, so it cannot follow (and eat) the speech. B is the identity otherwise, and
+    a single row of ones where `smooth` is infinite: the activations are constant.
+
+    Prior: the columns of W are uniform on the simplex (they sum to one), A is flat. A prior on A (or another one on
+    W) is a subclass that answers `_move_spectra`, `_move_activations`, `log_prior` and `sites`.
     """
 
     def __init__(
-        self, power: Tensor, *, rank: int, smooth: float = 0.0, generator: torch.Generator | None = None
+        self,
+        power: Tensor,
+        *,
+        rank: int,
+        smooth: float = 0.0,
+        generator: torch.Generator | None = None,
+        spectra: Tensor | None = None,
     ) -> None:
         """Random factors, F times louder than the mixture's `power` [..., N, F].
 
+        `spectra` [..., F, K], at any scale, is where W starts in place of random columns (see `quiet`).
+
         Raises:
-            ValueError: if the power is not finite or the rank is not positive.
+            ValueError: if the power is not finite, the rank is not positive, or the spectra have another shape.
         """
         if rank < 1:
             raise ValueError(f"expected a rank of at least 1, got {rank}")
@@ -41,7 +85,7 @@ class Nmf:
         def draw(*shape: int) -> Tensor:
             return 0.5 + torch.rand(shape, generator=generator, dtype=power.dtype, device=power.device)
 
-        self.W = draw(*batch, bins, rank)
+        self.W = draw(*batch, bins, rank) if spectra is None else _starting(spectra, (*batch, bins, rank))
         # Loud on purpose: the noise gives way to speech that earns its share, where a start at the mixture's own
         # level lets speech models explain noise (0.5 dB SI-SDR worse with an audio-only model at -5 dB).
         self.A = (
@@ -52,28 +96,56 @@ class Nmf:
     @property
     def H(self) -> Tensor:  # noqa: N802 - the papers' letter
         """Activations [..., K, N]."""
-        return self.A if self.bumps is None else self.A @ self.bumps
+        return self._spread(self.A)
 
     def variance(self) -> Tensor:
         """(W H)' [..., N, F]."""
         return (self.W @ self.H).mT.clamp_min(TINY)
 
     def update(self, statistics: Statistics) -> None:
-        """One multiplicative step of W, then of A; neither lowers -mean_r sum [log V + |x|^2 / V].
+        """One step of W, then one of A; neither lowers -mean_r sum [log V + |x|^2 / V] + log p(W, A).
 
-        W <- W sqrt(P H' / Q H'), A <- A sqrt(W' P B' / W' Q B') with P = mean_r |x|^2 V^-2, Q = mean_r V^-1
-        (majorise-minimise; Fevotte & Idier 2011, with the other sources as a constant part of V as in
-        Leglaive et al. 2018, eqs. 18-19). Columns of W then sum to one.
+        At P = mean_r |x|^2 V^-2 and Q = mean_r V^-1, minus the likelihood is majorised by a sum over single factors,
+        sum u W~^2 / W + d W with u = P H' and d = Q H' for W, and u = W' P B', d = W' Q B' for A (majorise-minimise;
+        Fevotte & Idier 2011, with the other sources as a constant part of V as in Leglaive et al. 2018, eqs. 18-19).
+        Without a prior the minimum is W <- W sqrt(u / d), A <- A sqrt(u / d). Columns of W then sum to one.
         """
         p, q = statistics(self.variance())
         H = self.H
-        self.W = self.W * _root_ratio(p.mT @ H.mT, q.mT @ H.mT)
-        self._normalise()
+        self._move_spectra(p.mT @ H.mT, q.mT @ H.mT)
         p, q = statistics(self.variance())
         up, down = self.W.mT @ p.mT, self.W.mT @ q.mT  # [..., K, N]
         if self.bumps is not None:
             up, down = up @ self.bumps.mT, down @ self.bumps.mT
-        self.A = (self.A * _root_ratio(up, down)).clamp_min(TINY)
+        self._move_activations(up, down)
+
+    def log_prior(self) -> Tensor:
+        """log p(W) = K log (F - 1)!, that of the uniform density on the simplex [...]."""
+        *batch, bins, rank = self.W.shape
+        return self.W.new_full(batch, rank * math.lgamma(bins))
+
+    def sites(self) -> Tensor:
+        """Sites "W" [..., K, F], Dirichlet(1), and "A" [..., K, M], improper: condition on it to sample."""
+        W = self._spectra_site()
+        A = pyro.sample("A", flat(self.A.shape, constraints.positive))
+        return (W @ self._spread(A)).mT
+
+    def _spectra_site(self) -> Tensor:
+        *batch, bins, rank = self.W.shape
+        uniform = dist.Dirichlet(self.W.new_ones(*batch, rank, bins)).to_event(len(batch) + 1)
+        return pyro.sample("W", uniform).mT
+
+    def _spread(self, A: Tensor) -> Tensor:
+        return A if self.bumps is None else A @ self.bumps
+
+    def _move_spectra(self, up: Tensor, down: Tensor) -> None:
+        """Minimise sum up W~^2 / W + down W - log p(W), both [..., F, K], from W~."""
+        self.W = self.W * root_ratio(up, down)
+        self._normalise()
+
+    def _move_activations(self, up: Tensor, down: Tensor) -> None:
+        """Minimise (or lower) sum up A~^2 / A + down A - log p(A), both [..., K, M], from A~."""
+        self.A = (self.A * root_ratio(up, down)).clamp_min(TINY)
 
     def _normalise(self) -> None:
         """Columns of W sum to one; A takes the scale, so that W H stays."""
@@ -83,8 +155,51 @@ class Nmf:
         self.A = (self.A * scale.mT).clamp_min(TINY)
 
 
+def stationary(
+    power: Tensor,
+    *,
+    slow: float = 0.0,
+    generator: torch.Generator | None = None,
+    spectra: Tensor | None = None,
+) -> Nmf:
+    """Stationary noise, b_fn ~ N_c(0, w_f h_n): one spectrum w times a level h.
+
+    The level is constant, or a sum of bumps `slow` frames wide where `slow` > 1. Arguments as for `Nmf`.
+    """
+    smooth = slow if slow > 1 else math.inf
+    return Nmf(power, rank=1, smooth=smooth, generator=generator, spectra=spectra)
+
+
+def flat(shape: tuple[int, ...] | torch.Size, support: constraints.Constraint) -> dist.ImproperUniform:
+    """Density 1 on [...], one event: a site that can be conditioned on and not sampled."""
+    return dist.ImproperUniform(constraints.independent(support, len(shape)), (), tuple(shape))
+
+
+def root_ratio(up: Tensor, down: Tensor) -> Tensor:
+    """sqrt(up / down), 0 for 0 / 0."""
+    return (up / down.clamp_min(1e-30)).clamp_min(0).sqrt()
+
+
+def minimiser(a: Tensor, b: Tensor, slope: Tensor | float = 0.0) -> Tensor:
+    """The h >= 0 that minimises a h + b / h + slope log h, for a, b >= 0 (derivations, eq. 12.3); no cancellation.
+
+    0 where a and b vanish together; `slope` broadcasts.
+    """
+    slope = torch.as_tensor(slope, dtype=a.dtype, device=a.device)
+    root = (slope**2 + 4 * a * b).sqrt()
+    tiny = torch.finfo(a.dtype).tiny
+    return torch.where(
+        slope > 0, 2 * b / (root + slope).clamp_min(tiny), (root - slope) / (2 * a).clamp_min(tiny)
+    )
+
+
 def bumps(frames: int, width: float) -> Tensor:
-    """B [M, N]: raised cosines `width` frames long, half overlapping, that sum to one at every frame."""
+    """B [M, N]: raised cosines `width` frames long, half overlapping, that sum to one at every frame.
+
+    A single row of ones for an infinite width.
+    """
+    if math.isinf(width):
+        return torch.ones(1, frames, dtype=torch.float64)
     spacing = width / 2
     count = max(1, math.ceil((frames - 1) / spacing) + 1)
     centres = torch.arange(count, dtype=torch.float64) * ((frames - 1) / max(count - 1, 1))
@@ -93,5 +208,9 @@ def bumps(frames: int, width: float) -> Tensor:
     return torch.where(distance < 1, 0.5 + 0.5 * torch.cos(math.pi * distance), 0.0)
 
 
-def _root_ratio(up: Tensor, down: Tensor) -> Tensor:
-    return (up / down.clamp_min(1e-30)).clamp_min(0).sqrt()
+def _starting(spectra: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """W from spectra at any scale: columns that sum to F, as random ones do."""
+    if spectra.shape != shape:
+        raise ValueError(f"expected spectra of shape {list(shape)}, got {list(spectra.shape)}")
+    W = spectra.clamp_min(TINY)
+    return W / W.mean(-2, keepdim=True)

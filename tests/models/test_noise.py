@@ -11,10 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.inference.mcem import marginal_statistics, mean_field_statistics
-from pyro_minvae.models.noise import Nmf, bumps
+from pyro_minvae.models.noise import Nmf, Statistics, bumps
 
 BATCHES = st.sampled_from([(), (2,), (2, 3)])
+
+
+def marginal_statistics(speech: Tensor, power: Tensor) -> Statistics:
+    """mean_r |x|^2 V^-2 and mean_r V^-1 for V = sum_j speech_j + noise."""
+
+    def means(noise: Tensor) -> tuple[Tensor, Tensor]:
+        total = speech.sum(0) + noise
+        return power * (total**-2).mean(0), (1 / total).mean(0)
+
+    return means
+
+
+def mean_field_statistics(expected: Tensor) -> Statistics:
+    return lambda noise: (expected / noise**2, 1 / noise)
 
 
 class Problem(NamedTuple):

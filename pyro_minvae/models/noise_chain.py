@@ -1,0 +1,90 @@
+"""NMF whose activations follow a Markov chain: noise that may change, but seldom at once."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_minvae.models.noise import TINY, Nmf, flat, minimiser
+
+
+class ChainNmf(Nmf):
+    """NMF, V = W A B, with a gamma Markov chain on each row of A (derivations, sec. 12; eq. 12.7).
+
+    a_km = a_k(m-1) / e_km with steps e_km ~ Gamma(s, s), s = `strength`: mean 1 and variance 1/s, so that log A moves
+    by about 1 / sqrt(s) from column to column. The first level is flat in log a, and so is the measure of the
+    MAP estimate, so that the prior does not depend on the scale of A:
+
+        log p(A) = sum_k sum_m>1 [s log s - log Gamma(s) + s (log e_km - e_km)],   e_km = a_k(m-1) / a_km,
+
+    which is -s sum_m D_IS(a_(m-1) | a_m) up to a constant. Source: Fevotte 2011, "Majorization-minimization algorithm
+    for smooth Itakura-Saito nonnegative matrix factorization", there as a penalty and with the noise alone in V.
+    """
+
+    def __init__(
+        self,
+        power: Tensor,
+        *,
+        rank: int,
+        strength: float,
+        smooth: float = 0.0,
+        sweeps: int = 1,
+        generator: torch.Generator | None = None,
+        spectra: Tensor | None = None,
+    ) -> None:
+        """`strength` s > 0 as above, `sweeps` over the columns in each update; the others as for `Nmf`.
+
+        Raises:
+            ValueError: as `Nmf`, or if the strength or the number of sweeps is not positive.
+        """
+        if not strength > 0 or math.isinf(strength):
+            raise ValueError(f"expected a positive strength, got {strength}")
+        if sweeps < 1:
+            raise ValueError(f"expected at least one sweep, got {sweeps}")
+        self.strength, self.sweeps = strength, sweeps
+        super().__init__(power, rank=rank, smooth=smooth, generator=generator, spectra=spectra)
+
+    def log_prior(self) -> Tensor:
+        """log p(W) + log p(A) as in the class's formula [...]."""
+        s, log_step = self.strength, self._log_steps()
+        terms = s * (log_step - log_step.exp()) + (s * math.log(s) - math.lgamma(s))
+        return super().log_prior() + terms.sum((-1, -2))
+
+    def sites(self) -> Tensor:
+        """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, improper: condition on it to sample, and
+        "steps" [..., K, M - 1], log e with e ~ Gamma(s, s)."""
+        W = self._spectra_site()
+        level = pyro.sample("level", flat(self.A.shape[:-1], constraints.real))
+        s = self.A.new_full(self._log_steps().shape, self.strength)
+        gamma = dist.TransformedDistribution(dist.Gamma(s, s), dist.transforms.ExpTransform().inv)
+        steps = pyro.sample("steps", gamma.to_event(s.dim()))
+        log_A = torch.cat([level[..., None], level[..., None] - steps.cumsum(-1)], -1)
+        return (W @ self._spread(log_A.exp())).mT
+
+    def _log_steps(self) -> Tensor:
+        """log e_m = log a_(m-1) - log a_m [..., K, M - 1]."""
+        return -self.A.log().diff(dim=-1)
+
+    def _move_activations(self, up: Tensor, down: Tensor) -> None:
+        """Minimise sum up a~^2 / a + down a + s sum D_IS(a_(m-1) | a_m) over odd columns, then over even ones.
+
+        Given its neighbours a column has a closed minimum (derivations, eq. 12.10; Fevotte 2011, table 1). All columns
+        at once would not be monotone.
+        """
+        s, columns, pull = self.strength, self.A.shape[-1], up * self.A**2
+        slope = self.A.new_zeros(columns)
+        slope[0] -= s
+        slope[-1] += s
+        # A neighbour that is not there: 0 before the first column and infinity after the last one drop out.
+        edge = self.A.new_zeros(*self.A.shape[:-1], 1)
+        A = torch.cat([edge, self.A, edge + math.inf], -1)
+        for start in [0, 1][: min(columns, 2)] * self.sweeps:
+            a = down[..., start::2] + s / A[..., start + 2 :: 2]
+            b = pull[..., start::2] + s * A[..., start:-2:2]
+            A[..., start + 1 : -1 : 2] = minimiser(a, b, slope[start::2]).clamp_min(TINY)
+        self.A = A[..., 1:-1].contiguous()
