@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_minvae.config import Inference
 from pyro_minvae.inference.mcem import EMState, mcem
+from pyro_minvae.models.distributions import factors
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf, Statistics
 from pyro_minvae.types import Visual
@@ -158,8 +159,7 @@ def test_mean_field_target_follows_the_formula(
             continue  # the state names responsibilities only if every speaker has one
         values = []
         for z in points(source.start):
-            normals = [torch.distributions.Normal(*g) for g in source.model.prior.conditionals(source.visual)]
-            parts = [normal.log_prob(z).sum(-1) for normal in normals]
+            parts = [factors(p, z) for p in source.model.prior.conditionals(source.visual)]
             of_z = parts[0] if weight is None else weight * parts[1] + (1 - weight) * parts[0]
             # Of sqrt(g) s given x: mean m and variance nu.
             m_squared, nu = (gamma[j] / total) ** 2 * scene.power, gamma[j] * (1 - gamma[j] / total)
