@@ -55,6 +55,14 @@ MODELS = [
     for likelihood in LIKELIHOODS
     if not (prior in MIXED and decoder == "context")
 ]
+Kinds = tuple[str, str, str, str]
+"""Prior, guide, decoder and likelihood."""
+FAMILY: list[Kinds] = [
+    (prior, guide, decoder, likelihood)
+    for prior, decoder, likelihood in MODELS
+    for partner, guide in PAIRS
+    if partner == prior
+]
 BINS, FEATURES, DOF, CONTEXT = 5, 4, 3.0, 1
 
 

@@ -2,130 +2,213 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro.poutine as poutine
 import pytest
 import torch
-from laws import MIXED, PAIRS, Frames, make_frames, make_guide, make_model, make_prior, normal_draws
+from formulas import EPSILON, log_gaussian, posterior_moments, switch_weight
+from laws import (
+    FAMILY,
+    GUIDES,
+    MIXED,
+    MIXED_GUIDES,
+    Frames,
+    Kinds,
+    make_frames,
+    make_guide,
+    make_model,
+    make_pair,
+    make_sequences,
+    normal_draws,
+)
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_minvae.guides.base import Guide
-from pyro_minvae.models.priors import CERTAIN, Gaussian
-from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.guides.posterior import Posterior
+from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.types import Visual
 
-GUIDES = ("audio", "mixture")
+LOOKING = tuple(kind for kind in GUIDES if kind != "audio")
+LISTENING = tuple(kind for kind in GUIDES if kind != "visual")
 
 
-def latent_sites(part: SpeechModel | Guide, frames: Frames) -> set[str]:
+def latent_sites(part: torch.nn.Module, frames: Frames) -> dict[str, Any]:
     trace = poutine.trace(part).get_trace(*frames)
     return {
-        name
+        name: node["fn"]
         for name, node in trace.nodes.items()
-        if node["type"] == "sample" and not node["is_observed"] and name != "frames"
+        if node["type"] == "sample" and not node["is_observed"] and name not in ("frames", "sequences")
     }
 
 
-@pytest.mark.parametrize(("prior", "kind"), PAIRS)
-def test_model_and_guide_have_the_same_sites(prior: str, kind: str) -> None:
-    frames = make_frames(4)
-    sites = latent_sites(make_guide(kind), frames)
-    assert sites == latent_sites(make_model(prior), frames)
-    assert sites == ({"alpha", "z"} if kind == "mixture" else {"z"})
+def nobody(frames: Frames) -> Visual:
+    return frames.visual._replace(valid=torch.zeros_like(frames.visual.valid))
 
 
-@pytest.mark.parametrize(("prior", "kind"), PAIRS)
-def test_model_and_guide_share_no_network(prior: str, kind: str) -> None:
-    """The house's rule; in a trained system too, where both come from one set of parts."""
-    from tiny_training import tiny_recipe
+def assert_same_gaussians(a: tuple[TorchDistribution, ...], b: tuple[TorchDistribution, ...]) -> None:
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one.mean, other.mean)
+        torch.testing.assert_close(one.stddev, other.stddev)
 
-    from pyro_minvae.system import System
 
-    system = System(tiny_recipe("min-vae" if prior == "mixture" else "min-vae-visual-prior"))
-    model, guide = system.model(prior), system.guide(kind)
-    assert (type(model.prior), type(guide)) == (type(make_prior(prior)), type(make_guide(kind)))
-    mine = {id(p) for p in model.parameters()}
-    assert mine.isdisjoint(id(p) for p in guide.parameters())
+@pytest.mark.parametrize("kinds", FAMILY, ids="-".join)
+def test_model_and_guide_have_the_same_sites_of_the_same_shapes(kinds: Kinds) -> None:
+    model, guide = make_pair(*kinds)
+    for frames in (make_frames(4), *([make_sequences(2, 4)] if model.coupled else [])):
+        mine, yours = latent_sites(Posterior(model, guide), frames), latent_sites(model, frames)
+        expected = {"z", "alpha"} if model.prior.mixed else {"z"}
+        expected |= {"w"} if model.likelihood.weighted else set()
+        assert set(mine) == set(yours) == expected
+        for name in expected:
+            assert mine[name].batch_shape == yours[name].batch_shape
+            assert mine[name].event_shape == yours[name].event_shape
+        # Coupled frames are one event, independent ones a plate.
+        dims = 2 if model.coupled else 1
+        assert mine["z"].event_shape == (*frames.power.shape[-2:-1], 3)[-dims:]
 
 
 @pytest.mark.parametrize("kind", GUIDES)
 def test_density_of_the_guide_follows_the_formula(kind: str) -> None:
-    """log q(alpha) + log N(z; m_alpha, v_alpha): component 1 from the sound, component 0 from the lips."""
+    """log q(alpha) + log N(z; m_alpha, v_alpha): component 1 hears the sound, component 0 sees the lips only."""
     guide, (power, visual) = make_guide(kind), make_frames(5)
     z, weight = normal_draws(5, 3, seed=31), torch.tensor([0.2, 0.4, 0.6, 0.7, 0.8], dtype=torch.float64)
-    components = {1.0: guide.audio(power)}
-    if kind == "mixture":
-        mean, scale = guide.visual_network(visual.features)
-        seen = visual.valid[:, None]
-        components[0.0] = (torch.where(seen, mean, 0.0), torch.where(seen, scale, 1.0))
-    for alpha, (mean, scale) in components.items():
-        sites = {"z": z, "alpha": torch.full((5,), alpha, dtype=torch.float64)}
+    for alpha, (mean, scale) in enumerate(posterior_moments(kind, guide, Frames(power, visual))):
+        sites = {"z": z, "alpha": torch.full((5,), float(alpha), dtype=torch.float64)}
         trace = poutine.trace(poutine.condition(guide, sites)).get_trace(power, visual, responsibility=weight)
-        expected = torch.distributions.Normal(mean, scale).log_prob(z).sum()
-        if kind == "mixture":
-            q = torch.where(visual.valid, weight, 1 - CERTAIN)
+        expected = log_gaussian(z, mean, scale**2).sum()
+        if guide.mixed:
+            q = switch_weight(weight, visual)
             expected = expected + (q if alpha else 1 - q).log().sum()
         torch.testing.assert_close(trace.log_prob_sum(), expected)
 
 
-@pytest.mark.parametrize("garbage", [1e30, float("inf"), float("nan")])
-def test_frames_without_lips_are_left_to_the_audio_network(garbage: float) -> None:
-    guide, (power, visual) = make_guide("mixture"), make_frames(6)
-    spoilt = visual._replace(features=torch.where(visual.valid[:, None], visual.features, garbage))
-    proposal, audio, lips = (
-        guide.propose(power, spoilt),
-        guide.audio(power),
-        guide.visual_network(visual.features),
-    )
-    for got, from_sound, from_lips in zip((proposal.mean, proposal.stddev), audio, lips, strict=True):
-        torch.testing.assert_close(got, torch.where(visual.valid[:, None], from_lips, from_sound))
-    for _ in range(3):
-        trace = poutine.trace(guide).get_trace(power, spoilt, responsibility=torch.full((6,), 0.01))
-        assert bool((trace.nodes["alpha"]["value"][~visual.valid] == 1).all())
-        assert bool(torch.isfinite(trace.nodes["z"]["value"]).all())
+@pytest.mark.parametrize("kind", [kind for kind in GUIDES if kind not in MIXED_GUIDES])
+def test_density_over_coupled_frames_is_that_of_independent_ones(kind: str) -> None:
+    """The guide stays independent from frame to frame; only its event is the whole sequence."""
+    model, guide = make_pair("ar1", kind)
+    for frames in (make_frames(4), make_sequences(2, 4)):
+        z = normal_draws(*frames.power.shape[:-1], 3, seed=32)
+        trace = poutine.trace(poutine.condition(Posterior(model, guide), {"z": z})).get_trace(*frames)
+        trace.compute_log_prob()
+        ((mean, scale),) = posterior_moments(kind, guide, frames)
+        assert trace.nodes["z"]["log_prob"].shape == frames.power.shape[:-2]
+        torch.testing.assert_close(trace.nodes["z"]["log_prob"], log_gaussian(z, mean, scale**2).sum(-1))
 
 
 @pytest.mark.parametrize("kind", GUIDES)
+def test_without_video_a_guide_does_as_without_a_face(kind: str) -> None:
+    """`visual=None` and a video in which no face was ever found are the same to every guide."""
+    guide, frames = make_guide(kind), make_frames(6)
+    assert_same_gaussians(
+        guide.posteriors(frames.power, None), guide.posteriors(frames.power, nobody(frames))
+    )
+    proposals = guide.propose(frames.power), guide.propose(frames.power, nobody(frames))
+    assert_same_gaussians(proposals[:1], proposals[1:])
+    if guide.mixed:
+        weights = [guide.audio_weight(frames.power, lips) for lips in (None, nobody(frames))]
+        assert (weights[0] is None) == ("amortised" not in kind)
+        torch.testing.assert_close(weights[0], weights[1])
+        trace = poutine.trace(guide).get_trace(frames.power, None)
+        assert float(trace.nodes["alpha"]["fn"].probs.detach().min()) == 1 - EPSILON
+
+
+@pytest.mark.parametrize("kind", ["audio", "mixture", "mixture+amortised"])
 def test_without_video_the_guide_is_the_audio_network(kind: str) -> None:
     guide, (power, _) = make_guide(kind), make_frames(6)
-    for proposal in (guide.propose(power), guide.propose(power, None)):
-        torch.testing.assert_close((proposal.mean, proposal.stddev), guide.audio(power))
-    trace = poutine.trace(guide).get_trace(power, None)
-    if kind == "mixture":
-        assert bool((trace.nodes["alpha"]["value"] == 1).all())
+    proposal = guide.propose(power)
+    torch.testing.assert_close((proposal.mean, proposal.stddev), guide.audio(power))
+
+
+@pytest.mark.parametrize("garbage", [1e30, float("inf"), float("nan")])
+@pytest.mark.parametrize("kind", LOOKING)
+def test_features_of_frames_without_lips_count_for_nothing(kind: str, garbage: float) -> None:
+    guide, (power, visual) = make_guide(kind), make_frames(6)
+    spoilt = visual._replace(features=torch.where(visual.valid[:, None], visual.features, garbage))
+    for a, b in zip(guide.posteriors(power, visual), guide.posteriors(power, spoilt), strict=True):
+        assert torch.equal(a.mean, b.mean)
+        assert torch.equal(a.stddev, b.stddev)
+    assert torch.equal(guide.propose(power, visual).mean, guide.propose(power, spoilt).mean)
+    for _ in range(3):
+        trace = poutine.trace(guide).get_trace(power, spoilt, responsibility=torch.full((6,), 0.01))
+        assert bool(torch.isfinite(trace.nodes["z"]["value"]).all())
+        if guide.mixed:
+            assert bool((trace.nodes["alpha"]["value"][~visual.valid] == 1).all())
 
 
 @pytest.mark.parametrize("kind", GUIDES)
-def test_proposals_of_a_batch_are_those_of_each_recording(kind: str) -> None:
+def test_a_guide_looks_and_listens_where_it_should(kind: str) -> None:
+    """Which of the proposals' frames move with the lips and with the sound."""
+    guide, frames = make_guide(kind), make_frames(6)
+    power, visual = frames
+    start = guide.propose(power, visual).mean
+    by_lips = guide.propose(power, visual._replace(features=-visual.features)).mean != start
+    by_sound = guide.propose(9 * power, visual).mean != start
+    blind, deaf = torch.zeros(6, dtype=torch.bool), {"visual": torch.zeros(6, dtype=torch.bool)}
+    # Chains of a mixture start from the lips alone: the noisy sound must not move a frame with lips.
+    deaf |= dict.fromkeys(MIXED_GUIDES, ~visual.valid)
+    assert torch.equal(by_lips.any(-1), blind if kind == "audio" else visual.valid)
+    assert torch.equal(by_sound.any(-1), deaf.get(kind, torch.ones(6, dtype=torch.bool)))
+    assert guide.visual == (kind != "audio")
+
+
+@pytest.mark.parametrize("kind", GUIDES)
+def test_a_batch_of_recordings_is_as_each_alone(kind: str) -> None:
     guide, (power, visual) = make_guide(kind), make_frames(12)
-    batch = Visual(visual.features.reshape(3, 4, -1), visual.valid.reshape(3, 4))
-    proposal = guide.propose(power.reshape(3, 4, -1), batch)
-    torch.testing.assert_close(proposal.mean.reshape(12, -1), guide.propose(power, visual).mean)
+    batch, lips = make_sequences(3, 4)
+    assert torch.equal(batch.reshape(12, -1), power)
+    for a, b in zip(guide.posteriors(batch, lips), guide.posteriors(power, visual), strict=True):
+        torch.testing.assert_close(a.mean.reshape(12, -1), b.mean)
+        torch.testing.assert_close(a.stddev.reshape(12, -1), b.stddev)
+    torch.testing.assert_close(
+        guide.propose(batch, lips).mean.reshape(12, -1), guide.propose(power, visual).mean
+    )
 
 
-def test_proposal_of_the_mixture_is_the_lips_start() -> None:
-    """Chains start from the lips and not from the noisy sound: the sound must not move a frame with lips."""
-    guide, (power, visual) = make_guide("mixture"), make_frames(6)
-    moved = (guide.propose(power, visual).mean != guide.propose(9 * power, visual).mean).any(-1)
-    assert torch.equal(moved, ~visual.valid)
+@pytest.mark.parametrize("kind", MIXED_GUIDES)
+def test_proposal_of_a_mixture_without_lips_is_its_sound(kind: str) -> None:
+    guide, (power, visual) = make_guide(kind), make_frames(6)
+    lips, sound = guide.posteriors(power, visual)
+    seen, proposal = visual.valid[:, None], guide.propose(power, visual)
+    torch.testing.assert_close(proposal.mean, torch.where(seen, lips.mean, sound.mean))
+    torch.testing.assert_close(proposal.stddev, torch.where(seen, lips.stddev, sound.stddev))
 
 
+@pytest.mark.parametrize("kind", ["mixture", "mixture-of-products"])
 @pytest.mark.parametrize("prior", MIXED)
-def test_component_one_is_audio_in_model_and_guide(prior: str) -> None:
-    """alpha = 1 means the same on both sides: only component 0 moves with the lips, in either."""
-    model, guide, (power, visual) = make_model(prior), make_guide("mixture"), make_frames(4, valid=1.0)
+def test_component_one_is_audio_in_model_and_guide(prior: str, kind: str) -> None:
+    """alpha = 1 means the same on both sides: component 0 never hears the sound, and only it has the prior's lips."""
+    model, guide, (power, visual) = make_model(prior), make_guide(kind), make_frames(4, valid=1.0)
     other = visual._replace(features=-visual.features)
 
-    def moves(before: tuple[Gaussian, ...], after: tuple[Gaussian, ...]) -> list[bool]:
-        return [
-            not torch.equal(a[0].expand(4, 3), b[0].expand(4, 3)) for a, b in zip(before, after, strict=True)
-        ]
+    def moves(before: tuple[TorchDistribution, ...], after: tuple[TorchDistribution, ...]) -> list[bool]:
+        return [not torch.equal(a.mean, b.mean) for a, b in zip(before, after, strict=True)]
 
-    assert moves(guide.posteriors(power, visual), guide.posteriors(power, other)) == [True, False]
+    assert moves(guide.posteriors(power, visual), guide.posteriors(power, other)) == [
+        True,
+        kind == "mixture-of-products",
+    ]
+    assert moves(guide.posteriors(power, visual), guide.posteriors(9 * power, visual)) == [False, True]
     of_prior = moves(model.prior.conditionals(visual), model.prior.conditionals(other))
     assert of_prior == [prior == "visual-mixture", False]
 
 
-def test_heard_is_what_the_audio_network_hears() -> None:
-    guide, (power, visual) = make_guide("mixture"), make_frames(4)
+@pytest.mark.parametrize("kind", LISTENING)
+def test_heard_is_what_encoders_of_sound_hear(kind: str) -> None:
+    guide, (power, visual) = make_guide(kind), make_frames(4)
     heard: Tensor = 3 * power + 1
-    torch.testing.assert_close(guide.posteriors(power, visual, heard)[1], guide.audio(heard))
+    assert_same_gaussians(guide.posteriors(power, visual, heard), guide.posteriors(heard, visual))
+    if "amortised" in kind:
+        weight = guide.audio_weight(power, visual, heard)
+        torch.testing.assert_close(weight, guide.weight(heard, visual))
+        assert not torch.equal(weight, guide.weight(power, visual))
+
+
+@pytest.mark.parametrize("kind", GUIDES)
+def test_answers_are_gaussians_of_which_closed_forms_know(kind: str) -> None:
+    guide, frames = make_guide(kind), make_frames(4)
+    for answer in guide.posteriors(*frames):
+        parameters = gaussian_parameters(answer)
+        assert parameters is not None
+        assert answer.event_shape == (3,)
+        assert answer.batch_shape == (4,)
