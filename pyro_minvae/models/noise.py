@@ -7,15 +7,17 @@ case of one spectrum, and `quiet` starts the spectra from frames without speech.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn.functional import pad
 
 Statistics = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Noise variance [..., N, F] to (mean_r |x|^2 / V^2, mean_r 1 / V), each [..., N, F]: see `Nmf.update`."""
@@ -57,6 +59,11 @@ class Nmf:
     Prior: the columns of W are uniform on the simplex (they sum to one), A is flat. A prior on A (or another one on
     W) is a subclass that answers `_move_spectra`, `_move_activations`, `log_prior` and `sites`.
     """
+
+    # Attributes besides W, A and B with one value for each recording, [...] or [..., K].
+    per_recording: tuple[str, ...] = ()
+    # Which columns of A are the recording's own, [..., M]; None: all. The others pad a batch (see `stack`).
+    live: Tensor | None = None
 
     def __init__(
         self,
@@ -168,6 +175,38 @@ def stationary(
     """
     smooth = slow if slow > 1 else math.inf
     return Nmf(power, rank=1, smooth=smooth, generator=generator, spectra=spectra)
+
+
+Model = TypeVar("Model", bound=Nmf)
+
+
+def stack(models: Sequence[Model], frames: int) -> Model:
+    """One model of a batch [B, frames, F] from equal models of single recordings [N, F], N <= `frames`.
+
+    Statistics must be zero in the frames beyond a recording's end (derivations, eq. 12.32): then every recording is
+    updated as if alone. `stationary` noise stacks too.
+
+    Raises:
+        ValueError: if there is none, or their classes, ranks or numbers of bins differ.
+    """
+    if len({(type(model), model.W.shape, model.bumps is None) for model in models}) != 1:
+        raise ValueError("expected models of one class, rank and number of bins")
+    whole = copy.copy(models[0])
+    lengths = [model.A.shape[-1] for model in models]
+    columns = frames if whole.bumps is None else max(lengths)
+    whole.W = torch.stack([model.W for model in models])
+    whole.A = torch.stack([pad(model.A, (0, columns - model.A.shape[-1]), value=TINY) for model in models])
+    place = torch.arange(columns, device=whole.A.device)
+    whole.live = torch.stack([place < length for length in lengths])
+    rows = [
+        pad(B, (0, frames - B.shape[1], 0, columns - B.shape[0]))
+        for m in models
+        if (B := m.bumps) is not None
+    ]
+    whole.bumps = torch.stack(rows) if rows else None
+    for name in whole.per_recording:
+        setattr(whole, name, torch.stack([getattr(model, name) for model in models]))
+    return whole
 
 
 def flat(shape: tuple[int, ...] | torch.Size, support: constraints.Constraint) -> dist.ImproperUniform:

@@ -21,6 +21,7 @@ class ArdNmf(Nmf):
     relevance determination in nonnegative matrix factorization with the beta-divergence", L1-ARD at beta = 0.
     """
 
+    per_recording = ("rate", "relevance", "_pruned")
     relevance: Tensor  # lambda [..., K]
 
     def __init__(
@@ -61,10 +62,10 @@ class ArdNmf(Nmf):
         living = active.reshape(-1, active.shape[-1]).any(0)
         if not bool(living.any()):
             living[0] = True
-        bins, columns, dropped = self.W.shape[-2], self.A.shape[-1], int((~living).sum())
-        least = self.rate / self._count()
+        dropped, size = int((~living).sum()), self._size()
+        least = self.rate / (size + self.shape + 1)
         self._pruned = self._pruned + dropped * (
-            -(bins + columns) * least.log() + dist.InverseGamma(self.shape, self.rate).log_prob(least)
+            -size * least.log() + dist.InverseGamma(self.shape, self.rate).log_prob(least)
         )
         self.W, self.A, self.relevance = (
             self.W[..., living],
@@ -75,8 +76,7 @@ class ArdNmf(Nmf):
     def log_prior(self) -> Tensor:
         """log p(lambda) + log p(W | lambda) + log p(A | lambda) [...]."""
         scale = self.relevance
-        bins, columns = self.W.shape[-2], self.A.shape[-1]
-        factors = -(bins + columns) * scale.log() - (self.W.sum(-2) + self.A.sum(-1)) / scale
+        factors = -self._size()[..., None] * scale.log() - (self.W.sum(-2) + self.A.sum(-1)) / scale
         relevance = dist.InverseGamma(self.shape, self.rate[..., None]).log_prob(scale)
         return (factors + relevance).sum(-1) + self._pruned
 
@@ -94,9 +94,10 @@ class ArdNmf(Nmf):
         W, A = factor("W", bins), factor("A", self.A.shape[-1])
         return (W.mT @ self._spread(A)).mT
 
-    def _count(self) -> float:
-        """F + M + c + 1, what lambda's mode divides by."""
-        return self.W.shape[-2] + self.A.shape[-1] + self.shape + 1
+    def _size(self) -> Tensor:
+        """F + M, the number of factors that share a relevance, scalar or [...]."""
+        columns = self.A.shape[-1] if self.live is None else self.live.sum(-1)
+        return torch.as_tensor(self.W.shape[-2] + columns, dtype=self.W.dtype, device=self.W.device)
 
     def _move_spectra(self, up: Tensor, down: Tensor) -> None:
         """W <- W sqrt(up / (down + 1 / lambda)) (derivations, eq. 12.18)."""
@@ -113,4 +114,5 @@ class ArdNmf(Nmf):
         self.W, self.A = self.W.clamp_min(TINY), self.A.clamp_min(TINY)
         scale = (self.A.sum(-1) / self.W.sum(-2)).sqrt()
         self.W, self.A = self.W * scale[..., None, :], self.A / scale[..., :, None]
-        self.relevance = (self.W.sum(-2) + self.A.sum(-1) + self.rate[..., None]) / self._count()
+        total = self.W.sum(-2) + self.A.sum(-1) + self.rate[..., None]
+        self.relevance = total / (self._size()[..., None] + self.shape + 1)

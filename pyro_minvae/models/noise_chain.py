@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn.functional import pad
 
 from pyro_minvae.models.noise import TINY, Nmf, flat, minimiser
 
@@ -53,7 +54,7 @@ class ChainNmf(Nmf):
         """log p(W) + log p(A) as in the class's formula [...]."""
         s, log_step = self.strength, self._log_steps()
         terms = s * (log_step - log_step.exp()) + (s * math.log(s) - math.lgamma(s))
-        return super().log_prior() + terms.sum((-1, -2))
+        return super().log_prior() + (terms * (self._links()[..., 1:-1] > 0)).sum((-1, -2))
 
     def sites(self) -> Tensor:
         """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, improper: condition on it to sample, and
@@ -76,15 +77,18 @@ class ChainNmf(Nmf):
         Given its neighbours a column has a closed minimum (derivations, eq. 12.10; Fevotte 2011, table 1). All columns
         at once would not be monotone.
         """
-        s, columns, pull = self.strength, self.A.shape[-1], up * self.A**2
-        slope = self.A.new_zeros(columns)
-        slope[0] -= s
-        slope[-1] += s
-        # A neighbour that is not there: 0 before the first column and infinity after the last one drop out.
-        edge = self.A.new_zeros(*self.A.shape[:-1], 1)
-        A = torch.cat([edge, self.A, edge + math.inf], -1)
+        columns, pull, links = self.A.shape[-1], up * self.A**2, self._links()
+        # With one more column on either side, which nothing links to.
+        A = pad(self.A, (1, 1), value=1.0)
         for start in [0, 1][: min(columns, 2)] * self.sweeps:
-            a = down[..., start::2] + s / A[..., start + 2 :: 2]
-            b = pull[..., start::2] + s * A[..., start:-2:2]
-            A[..., start + 1 : -1 : 2] = minimiser(a, b, slope[start::2]).clamp_min(TINY)
+            before, after = links[..., start:-1:2], links[..., start + 1 :: 2]
+            a = down[..., start::2] + after / A[..., start + 2 :: 2]
+            b = pull[..., start::2] + before * A[..., start:-2:2]
+            A[..., start + 1 : -1 : 2] = minimiser(a, b, before - after).clamp_min(TINY)
         self.A = A[..., 1:-1].contiguous()
+
+    def _links(self) -> Tensor:
+        """s between neighbours and 0 at the ends, [M + 1], or [..., 1, M + 1] in a padded batch."""
+        if self.live is None:
+            return pad(self.A.new_full((self.A.shape[-1] - 1,), self.strength), (1, 1))
+        return pad(self.strength * self.live[..., None, 1:].to(self.A), (1, 1))

@@ -10,7 +10,7 @@ from noise_problems import MODELS, Problem, make_model, make_problem, problems
 from pyro import poutine
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.noise import Nmf, stack
 from pyro_minvae.models.noise_ard import ArdNmf
 from pyro_minvae.models.noise_chain import ChainNmf
 
@@ -139,6 +139,38 @@ def test_recordings_of_a_batch_do_not_meet(name: str) -> None:
             part.update(own.statistics())
         torch.testing.assert_close(part.variance(), whole.variance()[index])
         torch.testing.assert_close(part.log_prior(), whole.log_prior()[index])
+
+
+@every_model
+def test_a_padded_batch_updates_each_recording_as_if_alone(name: str) -> None:
+    """Recordings of nine and six frames; beyond the end of the second, statistics are zero."""
+    problem = make_problem(6, batch=(2,))
+    lengths = (9, 6)
+    parts = [make_model(name, problem.power[b, :frames], seed=b) for b, frames in enumerate(lengths)]
+    whole = stack([make_model(name, problem.power[b, :n], seed=b) for b, n in enumerate(lengths)], 9)
+    inside = torch.ones(2, 9, 1, dtype=torch.float64)
+    inside[1, 6:] = 0
+
+    def masked(noise: Tensor) -> tuple[Tensor, Tensor]:
+        p, q = problem.statistics()(noise)
+        return p * inside, q * inside
+
+    for _ in range(20):
+        whole.update(masked)
+        assert_factors_are_proper(whole)
+    for b, (part, frames) in enumerate(zip(parts, lengths, strict=True)):
+        own = Problem(problem.speech[:, :, b, :frames], problem.power[b, :frames])
+        for _ in range(20):
+            part.update(own.statistics())
+        torch.testing.assert_close(part.variance(), whole.variance()[b, :frames], rtol=1e-6, atol=0)
+        torch.testing.assert_close(part.log_prior(), whole.log_prior()[b])
+
+
+def test_unequal_models_are_not_stacked() -> None:
+    power = make_problem(0).power
+    for models in ([], [Nmf(power, rank=1), Nmf(power, rank=2)], [Nmf(power, rank=1), ArdNmf(power, rank=1)]):
+        with pytest.raises(ValueError, match="expected models of one class, rank and number of bins"):
+            stack(models, 9)
 
 
 def site_values(model: Nmf) -> dict[str, Tensor]:
