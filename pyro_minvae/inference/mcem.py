@@ -16,8 +16,8 @@ from pyro_minvae.config import Inference
 from pyro_minvae.inference.kernels.base import Kernel, Target
 from pyro_minvae.inference.kernels.metropolis import Metropolis
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
+from pyro_minvae.inference.voice import Voice
 from pyro_minvae.inference.wiener import second_moment
-from pyro_minvae.models.distributions import factors
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf, Statistics
 
@@ -45,8 +45,8 @@ class EMState(NamedTuple):
     responsibility: Tensor | None
 
 
-def make_kernel(config: Inference) -> Kernel:
-    """The sampler that the configuration names."""
+def make_kernel(config: Inference, source: Source) -> Kernel:
+    """The sampler that the configuration names, for one source."""
     return KERNELS[config.kernel](config.step_size)
 
 
@@ -107,91 +107,59 @@ class _Engine:
         config: Inference,
         generator: torch.Generator,
     ) -> None:
-        self.sources, self.noise, self.power = sources, noise, power
-        self.config, self.generator = config, generator
-        self.kernel = make_kernel(config)
+        self.noise, self.power, self.config, self.generator = noise, power, config, generator
+        self.voices = [Voice(source, make_kernel(config, source), config.chains, power) for source in sources]
         seen = all(source.visual is not None for source in sources)
         self.mean_field = config.e_step == "mean-field" or (config.e_step == "auto" and seen)
-        # Chains start together: they part with the first proposals.
-        self.z = [s.start.expand(config.chains, *s.start.shape).contiguous() for s in sources]
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
-        # w [..., N, F] of heavy-tailed speech, None for complex Gaussians.
-        self.tails = [torch.ones_like(power) if s.model.likelihood.weighted else None for s in sources]
-        self.sigma = [self._sigma(j, z) for j, z in enumerate(self.z)]  # one value per chain [R, ..., N, F]
-        self.kept = torch.stack(self.sigma)  # [J, D, ..., N, F]
-        self.responsibility = [self._weight(j, z) for j, z in enumerate(self.z)]
+        self._gather()
+
+    def _gather(self) -> None:
+        """What the M-step sees of the chains: variances [J, D, ..., N, F] without gain, and responsibilities."""
+        self.kept = torch.stack([voice.kept for voice in self.voices])
+        self.responsibility = [voice.responsibility(mean_field=self.mean_field) for voice in self.voices]
 
     def iterate(self, iteration: int) -> EMState:
         """One E-step and one M-step."""
-        draws, accepted = zip(*(self._sample(j) for j in range(len(self.sources))), strict=True)
-        self.kept = torch.stack([self._sigma(j, d) for j, d in enumerate(draws)])
-        self.responsibility = [self._weight(j, d) for j, d in enumerate(draws)]
+        steps, keep = self.config.steps, self.config.keep
+        accepted = [
+            voice.move(self._target(j), self.generator, steps=steps, keep=keep)
+            for j, voice in enumerate(self.voices)
+        ]
+        self._gather()
         self._maximise()
         variances = self.gain[:, None, ..., None] * self.kept
-        objective = log_likelihood(self.power, variances.sum(0) + self.noise.variance()).mean(0).sum()
-        objective = objective + self._log_tails()
+        noise = self.noise.variance()
+        objective = log_likelihood(self.power, variances.sum(0) + noise).mean(0).sum()
+        if not self.mean_field:
+            objective = objective + sum(voice.log_tails() for voice in self.voices)
         weights = [w for w in self.responsibility if w is not None]
         return EMState(
             iteration,
-            torch.stack(draws),
+            torch.stack([voice.draws for voice in self.voices]),
             variances,
-            self.noise.variance(),
+            noise,
             self.gain.clone(),
             float(objective),
             float(torch.stack(accepted).mean()),
-            torch.stack(weights) if len(weights) == len(self.sources) else None,
+            torch.stack(weights) if len(weights) == len(self.voices) else None,
         )
-
-    def _sigma(self, j: int, z: Tensor) -> Tensor:
-        """sigma(z), or sigma(z) / w of heavy-tailed speech: [..., N, F]."""
-        sigma, tails = self.sources[j].model.variance(z, self.sources[j].visual), self.tails[j]
-        return sigma if tails is None else sigma / tails
-
-    def _weight(self, j: int, z: Tensor) -> Tensor | None:
-        """Probability of alpha = 1 given draws z [D, ..., N, L]: [..., N].
-
-        Mean-field: sigmoid(logit pi + E[log N_a - log N_v]), the optimal q(alpha) (derivations, eq. 6.29). Marginal:
-        E[p(alpha = 1 | z)] (eq. 6.10).
-        """
-        prior, visual = self.sources[j].model.prior, self.sources[j].visual
-        if not prior.mixed:
-            return None
-        lips, audio = prior.conditionals(visual)
-        ratio = factors(audio, z) - factors(lips, z)
-        logit = torch.logit(prior.audio_weight(visual))
-        if self.mean_field:
-            return (logit + ratio.mean(0)).sigmoid()
-        return (logit + ratio).sigmoid().mean(0)
-
-    def _sample(self, j: int) -> tuple[Tensor, Tensor]:
-        """Move the chains of source j; the kept draws [D, ..., N, L] and the mean acceptance."""
-        log_density = self._target(j)
-        state = self.kernel.init(log_density, self.z[j])
-        draws, accepted = [], []
-        for step in range(self.config.steps):
-            state, info = self.kernel.step(log_density, state, self.generator)
-            accepted.append(info.accepted.float().mean())
-            if step >= self.config.steps - self.config.keep:
-                draws.append(state.position)
-        self.z[j] = state.position
-        if len(self.sources) > 1:
-            self.sigma[j] = self._sigma(j, state.position)
-        return torch.cat(draws), torch.stack(accepted).mean()
 
     def _target(self, j: int) -> Target:
         """What the chains of source j sample in this E-step."""
-        source, scale, tails = self.sources[j], self.gain[j][..., None], self.tails[j]
-        if tails is not None:
-            scale = scale / tails
+        voice, scale = self.voices[j], self.gain[j][..., None]
+        if voice.tails is not None:
+            scale = scale / voice.tails
         if self.mean_field:
             speech = self._posterior_variance()
             expected = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
-            return mean_field_target(source, scale=scale, expected=expected, weight=self.responsibility[j])
+            weight = self.responsibility[j]
+            return mean_field_target(voice.speech, scale=scale, expected=expected, weight=weight)
         others = sum(
-            (self.gain[i][..., None] * s for i, s in enumerate(self.sigma) if i != j),
+            (self.gain[i][..., None] * other.sigma for i, other in enumerate(self.voices) if i != j),
             start=self.noise.variance(),
         )
-        return marginal_target(source, scale=scale, others=others, power=self.power)
+        return marginal_target(voice.speech, scale=scale, others=others, power=self.power)
 
     def _posterior_variance(self) -> Tensor:
         """gamma_j = g / mean_r[1 / sigma]: the variance of q(s)'s prior factor [J, ..., N, F] (eq. 6.25)."""
@@ -203,51 +171,39 @@ class _Engine:
             self._maximise_mean_field()
         else:
             self._maximise_marginal()
-        for j, tails in enumerate(self.tails):
-            if tails is not None:
-                self._reweight(j, tails)
+        for j, voice in enumerate(self.voices):
+            if voice.tails is not None:
+                voice.reweight(self._tail_ratio(j, voice.tails), mode=not self.mean_field)
+                self.kept[j] = voice.kept
 
     def _maximise_marginal(self) -> None:
         self.noise.update(marginal_statistics(self.gain[:, None, ..., None] * self.kept, self.power))
         if self.config.gain:
-            for j in range(len(self.sources)):
+            for j in range(len(self.voices)):
                 variances = self.gain[:, None, ..., None] * self.kept
                 p, q = _inverses(variances.sum(0) + self.noise.variance(), self.power)
                 up, down = (self.kept[j] * p).mean(0).sum(-1), (self.kept[j] * q).mean(0).sum(-1)
                 self.gain[j] *= (up / down.clamp_min(1e-30)).sqrt()
 
     def _maximise_mean_field(self) -> None:
-        speech = self._posterior_variance()
+        inverse = self.kept.reciprocal().mean(1)
+        speech = self.gain[..., None] / inverse
         noise = self.noise.variance()
         total = speech.sum(0) + noise
         self.noise.update(mean_field_statistics(second_moment(noise, total, self.power)))
         if self.config.gain:
             # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).
-            expected = second_moment(speech, total, self.power)
-            self.gain = (expected * self.kept.reciprocal().mean(1)).mean(-1)
+            self.gain = (second_moment(speech, total, self.power) * inverse).mean(-1)
 
-    def _reweight(self, j: int, tails: Tensor) -> None:
-        """The weights of heavy-tailed speech given E|sqrt(g) s|^2 / (g sigma): q(w)'s mean, or an EM step's mode."""
-        sigma = self.gain[j][..., None] * self.kept[j] * tails
+    def _tail_ratio(self, j: int, tails: Tensor) -> Tensor:
+        """mean_r E|sqrt(g) s|^2 / (g sigma(z)) [..., N, F], what the weights of heavy-tailed speech depend on."""
         if self.mean_field:
             speech = self._posterior_variance()
             moment = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
         else:
             variances = self.gain[:, None, ..., None] * self.kept
             moment = second_moment(variances[j], variances.sum(0) + self.noise.variance(), self.power)
-        ratio = (moment / sigma).mean(0)
-        weight = self.sources[j].model.likelihood.weight(ratio, mode=not self.mean_field)
-        self.kept[j] *= tails / weight
-        self.sigma[j] = self.sigma[j] * tails / weight
-        self.tails[j] = weight
-
-    def _log_tails(self) -> Tensor:
-        """log p(w), which EM steps of w climb together with the likelihood."""
-        total = self.power.new_zeros(())
-        for source, tails in zip(self.sources, self.tails, strict=True):
-            if tails is not None and not self.mean_field:
-                total = total + source.model.likelihood.log_weight_density(tails).sum()
-        return total
+        return (moment / (self.gain[j][..., None] * self.kept[j] * tails)).mean(0)
 
 
 def _inverses(variance: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:

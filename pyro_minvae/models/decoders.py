@@ -6,7 +6,7 @@ To write a new one, subclass `SpectralDecoder` and answer `inputs`, or replace `
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +48,16 @@ class SpectralDecoder(nn.Module):
         least = math.log(self.floor)
         return least + functional.softplus(self.output(self.trunk(self.inputs(z, visual))) - least)
 
+    def given(self, visual: Visual | None) -> Callable[[Tensor], Tensor]:
+        """sigma(., v) at given lips, a function of z alone: what depends on the lips only is computed once."""
+        return lambda z: self.variance(z, visual)
+
     def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
         """sigma_f(z): [..., N, L] to [..., N, F]."""
-        return self.output(self.trunk(self.inputs(z, visual))).clamp(max=80.0).exp() + self.floor
+        return self._variance_of(self.inputs(z, visual))
+
+    def _variance_of(self, inputs: Tensor) -> Tensor:
+        return self.output(self.trunk(inputs)).clamp(max=80.0).exp() + self.floor
 
 
 class LipDecoder(SpectralDecoder):
@@ -80,11 +87,22 @@ class LipDecoder(SpectralDecoder):
         self.embedding = layers((lips, *embedding), nn.ReLU, dropout=dropout)
 
     def inputs(self, z: Tensor, visual: Visual | None) -> Tensor:
+        return self._beside(z, self._embedded(visual))
+
+    def given(self, visual: Visual | None) -> Callable[[Tensor], Tensor]:
+        embedded = self._embedded(visual)
+        return lambda z: self._variance_of(self._beside(z, embedded))
+
+    def _embedded(self, visual: Visual | None) -> Tensor | None:
         if visual is None:
-            return functional.pad(z, (0, self.width))
+            return None
         valid = visual.valid[..., None]
         # Features of invalid frames may be anything; a NaN among them would reach the weights' gradients.
-        embedded = torch.where(valid, self.embedding(torch.where(valid, visual.features, 0.0)), 0.0)
+        return torch.where(valid, self.embedding(torch.where(valid, visual.features, 0.0)), 0.0)
+
+    def _beside(self, z: Tensor, embedded: Tensor | None) -> Tensor:
+        if embedded is None:
+            return functional.pad(z, (0, self.width))
         return torch.cat([z, embedded.expand(*z.shape[:-1], self.width)], -1)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -13,7 +14,7 @@ from pyro_minvae.legality import misfit
 from pyro_minvae.models.decoders import SpectralDecoder
 from pyro_minvae.models.distributions import as_event
 from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood
-from pyro_minvae.models.priors import Prior
+from pyro_minvae.models.priors import Components, Prior
 from pyro_minvae.types import Visual
 
 
@@ -30,6 +31,17 @@ def frame_plates(power: Tensor, coupled: bool) -> Iterator[int]:
         elif power.dim() > 2:
             plates.enter_context(pyro.plate("sequences", power.shape[-3], dim=-1))
         yield 2 if coupled else 1
+
+
+class Conditioned(NamedTuple):
+    """A speech model at given lips, for samplers: the networks of lips have run, only z is open.
+
+    `prior` is p(alpha) p(z | alpha, v), `variance` sigma(z, v) of z [..., N, L] alone, `reach` as in `SpeechModel`.
+    """
+
+    prior: Components
+    variance: Callable[[Tensor], Tensor]
+    reach: tuple[int, int]
 
 
 class SpeechModel(nn.Module):
@@ -103,6 +115,10 @@ class SpeechModel(nn.Module):
     def log_likelihood(self, power: Tensor, z: Tensor, visual: Visual | None = None) -> Tensor:
         """log p(s | z, v) with the likelihood's own sites summed out: [..., N]."""
         return self.likelihood.log_prob(power, self.decoder.log_variance(z, visual)).sum(-1)
+
+    def given(self, visual: Visual | None = None) -> Conditioned:
+        """The model as a function of z alone."""
+        return Conditioned(self.prior.components(visual), self.decoder.given(visual), self.reach)
 
     def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
         """sigma_f(z): [..., N, L] to [..., N, F], linear power."""

@@ -125,4 +125,4 @@ def points(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def use_kernel(patch: pytest.MonkeyPatch, kernel: Frozen) -> None:
-    patch.setattr(module, "make_kernel", lambda _: kernel)
+    patch.setattr(module, "make_kernel", lambda *_: kernel)

@@ -67,7 +67,9 @@ def test_target_of_the_loop_is_the_traced_density(kinds: tuple[str, ...], lips: 
     variances = scene.variances()
     for j, source in enumerate(scene.sources):
         others = sum((v for i, v in enumerate(variances) if i != j), start=scene.noise)
-        target = marginal_target(source, scale=scene.gain[j][:, None], others=others, power=scene.power)
+        target = marginal_target(
+            source.model.given(source.visual), scale=scene.gain[j][:, None], others=others, power=scene.power
+        )
         total = target(scene.z[j]).sum()
         # The target of one speaker leaves out what does not depend on its z: the priors of the others.
         for i, other in enumerate(scene.sources):
@@ -84,7 +86,9 @@ def test_its_gradient_too(kinds: tuple[str, ...]) -> None:
     variances = [v.detach() for v in scene.variances()]
     for j, source in enumerate(scene.sources):
         others = sum((v for i, v in enumerate(variances) if i != j), start=scene.noise)
-        target = marginal_target(source, scale=scene.gain[j][:, None], others=others, power=scene.power)
+        target = marginal_target(
+            source.model.given(source.visual), scale=scene.gain[j][:, None], others=others, power=scene.power
+        )
         z = scene.z[j].detach().requires_grad_()
         (got,) = torch.autograd.grad(target(z).sum(), z)
         torch.testing.assert_close(got, wanted[j], rtol=1e-9, atol=1e-12)
@@ -105,10 +109,12 @@ def test_chains_and_recordings_are_axes_of_the_target() -> None:
     lips = Visual(frames.visual.features.reshape(2, COUNT, -1), frames.visual.valid.reshape(2, COUNT))
     power, z = frames.power.reshape(2, COUNT, BINS), normal_draws(3, 2, COUNT, LATENT, seed=44)
     gain, others = normal_draws(2, COUNT, seed=45).exp(), normal_draws(2, COUNT, BINS, seed=46).exp()
-    whole = marginal_target(Source(model, lips, z), scale=gain[..., None], others=others, power=power)(z)
+    whole = marginal_target(model.given(lips), scale=gain[..., None], others=others, power=power)(z)
     assert whole.shape == (3, 2, COUNT)
     for b in range(2):
         source = Source(model, Visual(lips.features[b], lips.valid[b]), z)
-        alone = marginal_target(source, scale=gain[b][:, None], others=others[b], power=power[b])
+        alone = marginal_target(
+            source.model.given(source.visual), scale=gain[b][:, None], others=others[b], power=power[b]
+        )
         for r in range(3):
             torch.testing.assert_close(alone(z[r, b]), whole[r, b])
