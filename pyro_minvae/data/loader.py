@@ -103,12 +103,14 @@ def stretches(
     """
     starts = []
     for span in frames.spans():
+        if len(span) < length:
+            continue
         spare = len(span) % length
         offset = int(torch.randint(spare + 1, (), generator=generator))
         starts.append(torch.arange(span.start + offset, span.stop - length + 1, length))
-    first = torch.cat(starts)
-    if len(first) == 0:
+    if not starts:
         raise ValueError(f"expected an utterance of at least {length} frames, got none")
+    first = torch.cat(starts)
     scale = _levels(frames, level_db, generator)
     order = first[torch.randperm(len(first), generator=generator)]
     for chosen in order.split(max(1, size // length)):
