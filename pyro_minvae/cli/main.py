@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from pyro_minvae import __version__
+from pyro_minvae.cli.elbo import elbo
 from pyro_minvae.cli.enhance import enhance
 from pyro_minvae.cli.evaluate import evaluate
 from pyro_minvae.cli.lips import lips
@@ -39,12 +40,12 @@ def _options(
     pass
 
 
-for command in (enhance, train, lips, mix, evaluate):
+for command in (enhance, train, lips, mix, evaluate, elbo):
     app.command()(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program; exit codes: 0 done, 2 bad input, 130 interrupted (typer's own)."""
+    """Run the program; exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted (typer's own)."""
     try:
         app(args=None if arguments is None else list(arguments))
     except InputError as error:

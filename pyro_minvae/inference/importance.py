@@ -32,7 +32,7 @@ def iwae(
     The weights are w = p(s, z | v) / q(z | s, v) at draws z ~ q. A switch alpha is summed out exactly: each weight
     is sum_alpha p(alpha) p(s, z^alpha | alpha) / q(z^alpha | alpha) with a draw z^alpha of each component, so it does
     not depend on q(alpha). A likelihood's own sites are summed out too. L_1 is at least the ELBO, L_k never falls with
-    k, and it tends to log p(s | v).
+    k, and it tends to log p(s | v) (derivations, eq. 10.3, 10.4, 10.9).
 
     Draws come from torch's global generator; networks are to be in evaluation mode.
 
@@ -94,7 +94,8 @@ def log_weights(
 ) -> Tensor:
     """log w of `count` draws: [count, N], or [count, ...] of sequences [..., N, F] where frames are coupled.
 
-    exp(log w) is an unbiased estimate of p(s | v), frame by frame or sequence by sequence.
+    exp(log w) is an unbiased estimate of p(s | v), frame by frame, or sequence by sequence (derivations, eq. 10.9
+    and 10.16).
     """
     frames = power.shape[:-1]
     logs = []
