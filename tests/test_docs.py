@@ -2,7 +2,8 @@
 
 Commands of this package run in-process, document by document and in order, in a folder where the recordings
 they speak of exist (the synthetic example under other names), with as little computation as shows that they
-work. Installing and checking commands are not run here: they must stand in `.ci/run`, which runs them.
+work. Installing and checking commands are not run here: they must stand in `.ci/run`, which runs them. The Python
+blocks of a document share their names; a block whose first line is a comment with a file name is that file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,18 +22,26 @@ from signals import speechlike
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *ROOT.glob("docs/*.md")]
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "examples" / "README.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/derivations/*.md"),
+    ]
 )
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# (\w+\.(?:py|toml))\n(.*)", re.DOTALL)
 SHELL = {"bash", "console", "sh"}
 CHECKED_BY_CI = ("pip", "pytest", "ruff", "mypy")
 RATE = 16000
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
-    """The fenced blocks of a document: language and text."""
-    return BLOCK.findall(path.read_text(encoding="utf-8"))
+    """The fenced blocks of a document: language and text; without the directives of the site ("{image}")."""
+    found = BLOCK.findall(path.read_text(encoding="utf-8"))
+    return [(language, text) for language, text in found if not language.startswith("{")]
 
 
 def commands(text: str) -> Iterator[str]:
@@ -43,7 +53,7 @@ def commands(text: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that the documents' commands run in."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     clip = ROOT / "examples" / "noisy.mkv"
@@ -67,7 +77,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write(tmp_path / "librispeech" / "train" / f"{speaker}-1-0000.flac", voice)
         write(tmp_path / "librispeech" / "val" / f"{speaker + 10}-1-0000.flac", voice)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    known = set(sys.modules)
+    yield tmp_path
+    # Modules that a document wrote: another one may use their names.
+    for name in set(sys.modules) - known:
+        if Path(getattr(sys.modules[name], "__file__", None) or ROOT).is_relative_to(tmp_path):
+            del sys.modules[name]
 
 
 def write(path: Path, sound: np.ndarray) -> None:
@@ -109,13 +124,21 @@ def check_command(command: str, run_cli: Callable[..., object]) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_block_works(path: Path, world: Path, run_cli: Callable[..., object]) -> None:
+def test_every_block_works(
+    path: Path, world: Path, run_cli: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[str, object] = {"__name__": "__docs__"}
     for language, text in blocks(path):
         if language in SHELL:
             for command in commands(text):
-                check_command(command, run_cli)
+                if command.startswith("export PYTHONPATH="):
+                    monkeypatch.syspath_prepend(world / command.partition("=")[2])
+                else:
+                    check_command(command, run_cli)
+        elif file := FILE.fullmatch(text):
+            (world / file[1]).write_text(file[2], encoding="utf-8")
         elif language == "python":
-            exec(compile(text, f"{path.name}, Python block", "exec"), {"__name__": "__docs__"})
+            exec(compile(text, f"{path.name}, Python block", "exec"), names)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
