@@ -108,8 +108,10 @@ class Nmf(Section):
 class Inference(Section):
     """Monte-Carlo EM: `iterations` of an E-step with `steps` kernel moves of which the last `keep` are averaged.
 
-    `kernel` names the sampler; "metropolis" proposes z + `step_size` xi with xi ~ N(0, I), so `step_size` is in units
-    of z (about 1 wide a priori). `chains` such chains run side by side in every frame, and all their draws count.
+    `kernel` names the sampler: "metropolis" (random walk), "langevin" (unadjusted, LDEM), "mala", "hmc" (with
+    `leapfrogs` steps), "map" (Adam, PEEM), "independence" (proposals from the guide) or "laplace". `step_size` is in
+    units of z (about 1 wide a priori); null is the kernel's own. During the first `warmup` moves those kernels that
+    reject adapt it, frame by frame, towards their best acceptance. `chains` such chains run side by side in every frame, and all their draws count.
     `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1.
     `e_step` = "auto" is "mean-field" with lips and "marginal" without: the first holds on to where the chain starts,
     which pays if lips chose the place and costs if the noisy sound did.
@@ -123,8 +125,10 @@ class Inference(Section):
 
     iterations: int = Field(50, ge=1)
     e_step: Literal["auto", "marginal", "mean-field"] = "auto"
-    kernel: Literal["metropolis"] = "metropolis"
-    step_size: float = Field(0.1, gt=0)
+    kernel: Literal["metropolis", "langevin", "mala", "hmc", "map", "independence", "laplace"] = "metropolis"
+    step_size: float | None = Field(None, gt=0)
+    warmup: int = Field(0, ge=0)
+    leapfrogs: int = Field(5, ge=1)
     steps: int = Field(10, ge=1)
     keep: int = Field(5, ge=1)
     chains: int = Field(1, ge=1)

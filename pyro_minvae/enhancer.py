@@ -193,22 +193,24 @@ class Enhancer:
         generator = torch.Generator(self.device).manual_seed(seed)
         stft, nmf = self.recipe.stft, self.recipe.noise
         noise = Nmf(power, rank=nmf.rank, smooth=nmf.smooth_s * stft.rate / stft.hop, generator=generator)
-        source = Source(self.trained.model, visual, self._start(power, visual))
+        source = Source(self.trained.model, visual, *self._start(power, visual))
         config = self.recipe.inference
         return until_settled(
             mcem([source], noise, power, config=config, generator=generator), config.tolerance
         )
 
-    def _start(self, power: Tensor, visual: Visual | None) -> Tensor:
-        """Where the chains begin [N, L]."""
-        guide, choice = self.trained.guide, self.recipe.inference.start
+    def _start(self, power: Tensor, visual: Visual | None) -> tuple[Tensor, Tensor]:
+        """Where the chains begin, and how sure the guide is of it: mean and standard deviation [N, L]."""
+        model, guide, choice = self.trained.model, self.trained.guide, self.recipe.inference.start
         with torch.no_grad():
             if choice == "prior":
-                mean = self.trained.model.prior.given(None, visual, len(power)).mean
-                return mean.expand(len(power), -1).contiguous()
-            if choice == "audio":
-                return guide.posteriors(power, visual)[-1].mean
-            return guide.propose(power, visual).mean
+                proposal = model.prior.given(None, visual, len(power))
+            elif choice == "audio":
+                proposal = guide.posteriors(power, visual)[-1]
+            else:
+                proposal = guide.propose(power, visual)
+            shape = len(power), self.recipe.model.latent
+            return proposal.mean.expand(shape), proposal.stddev.expand(shape)
 
     def _estimate(
         self, mixture: Tensor, visual: Visual | None, seed: int, watch: Callable[[EMState], None] | None

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.config import Inference
+from pyro_minvae.inference.kernels.adam import MapAdam
 from pyro_minvae.inference.kernels.base import Kernel, Target
+from pyro_minvae.inference.kernels.hmc import Hmc
+from pyro_minvae.inference.kernels.independence import Independence
+from pyro_minvae.inference.kernels.langevin import UnadjustedLangevin
+from pyro_minvae.inference.kernels.laplace import Laplace
+from pyro_minvae.inference.kernels.mala import Mala
 from pyro_minvae.inference.kernels.metropolis import Metropolis
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.voice import Voice
@@ -21,8 +27,16 @@ from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf, Statistics
 
-# Samplers by the name in `Inference.kernel`: each takes the step size.
-KERNELS: dict[str, Callable[[float], Kernel]] = {"metropolis": Metropolis}
+# Samplers by the name in `Inference.kernel`.
+STEPPING: dict[str, Callable[..., Kernel]] = {
+    "metropolis": Metropolis,
+    "langevin": UnadjustedLangevin,
+    "mala": Mala,
+    "hmc": Hmc,
+    "map": MapAdam,
+}
+# Those among them whose step size adapts.
+ADAPTIVE = ("metropolis", "mala", "hmc")
 
 
 class EMState(NamedTuple):
@@ -46,8 +60,25 @@ class EMState(NamedTuple):
 
 
 def make_kernel(config: Inference, source: Source) -> Kernel:
-    """The sampler that the configuration names, for one source."""
-    return KERNELS[config.kernel](config.step_size)
+    """The sampler that the configuration names, for one source.
+
+    Raises:
+        ValueError: if it proposes from the guide and the source has no `spread`.
+    """
+    if config.kernel == "laplace":
+        return Laplace(source.start)
+    if config.kernel == "independence":
+        if source.spread is None:
+            raise ValueError("expected a source with a spread for the independence sampler, got none")
+        return Independence(source.start, source.spread)
+    settings: dict[str, float | int] = {}
+    if config.step_size is not None:
+        settings["step_size"] = config.step_size
+    if config.kernel in ADAPTIVE:
+        settings["warmup"] = config.warmup
+    if config.kernel == "hmc":
+        settings["leapfrogs"] = config.leapfrogs
+    return STEPPING[config.kernel](**settings)
 
 
 @torch.no_grad()

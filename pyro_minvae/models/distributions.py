@@ -97,6 +97,14 @@ class MarkovNormal(TorchDistribution):
         """0 in every frame: [..., N, L]."""
         return self.coefficient.new_zeros(self._extended_shape())
 
+    @property
+    def variance(self) -> Tensor:
+        """Of each frame alone: v_1 = 1, v_n = coefficient^2 v_(n-1) + innovation^2: [..., N, L]."""
+        terms = [torch.ones_like(self.coefficient)]
+        for _ in range(1, self.event_shape[0]):
+            terms.append(self.coefficient**2 * terms[-1] + self.innovation**2)
+        return torch.stack(terms).expand(self._extended_shape())
+
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         epsilon = torch.randn(shape, dtype=self.coefficient.dtype, device=self.coefficient.device)

@@ -304,7 +304,41 @@ def test_programming_errors_are_told() -> None:
         Hmc(leapfrogs=0)
 
 
-def test_configuration_names_the_kernel_and_its_step() -> None:
-    from pyro_minvae.inference.mcem import make_kernel
+@pytest.mark.parametrize("name", EVERY)
+def test_the_density_of_the_proposal_is_asked_for_last(name: str) -> None:
+    """The EM loop keeps what the decoder said of it."""
+    asked: list[Tensor] = []
 
-    assert make_kernel(Inference(step_size=0.03)) == Metropolis(0.03)
+    def target(z: Tensor) -> Tensor:
+        asked.append(z.detach())
+        return gaussians(z)
+
+    kernel, generator = EVERY[name](MEANS, SCALES), torch.Generator().manual_seed(0)
+    state = kernel.init(target, MEANS.expand(40, 3, 2) + 0.1)
+    for _ in range(5):
+        new, info = kernel.step(target, state, generator)
+        expected = torch.where(info.accepted[..., None], asked[-1], state.position)
+        assert torch.equal(new.position, expected)
+        state = refresh(kernel, target, new)
+        assert torch.equal(asked[-1], state.position)
+
+
+def test_configuration_names_the_kernel_and_its_settings() -> None:
+    from laws import make_model
+
+    from pyro_minvae.inference.kernels.independence import Independence
+    from pyro_minvae.inference.kernels.laplace import Laplace
+    from pyro_minvae.inference.mcem import make_kernel
+    from pyro_minvae.models.mixture import Source
+
+    source = Source(make_model("standard"), None, torch.zeros(4, 3), torch.ones(4, 3))
+    assert make_kernel(Inference(step_size=0.03, warmup=7), source) == Metropolis(0.03, warmup=7)
+    assert make_kernel(Inference(), source) == Metropolis()
+    hmc = Inference(kernel="hmc", leapfrogs=3, step_size=0.2)
+    assert make_kernel(hmc, source) == Hmc(0.2, leapfrogs=3)
+    kinds: dict[str, type] = {"langevin": UnadjustedLangevin, "mala": Mala, "map": MapAdam}
+    kinds |= {"independence": Independence, "laplace": Laplace}
+    for name, kind in kinds.items():
+        assert type(make_kernel(Inference.model_validate({"kernel": name}), source)) is kind
+    with pytest.raises(ValueError, match="expected a source with a spread"):
+        make_kernel(Inference(kernel="independence"), source._replace(spread=None))
