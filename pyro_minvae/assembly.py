@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from torch import nn
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
 
 from pyro_minvae import parts
 from pyro_minvae.errors import InputError
@@ -25,7 +26,7 @@ from pyro_minvae.models.priors import (
     VisualMixturePrior,
     VisualPrior,
 )
-from pyro_minvae.types import Shapes
+from pyro_minvae.types import Shapes, Visual
 
 
 def prior(section: parts.Prior, networks: Any, guide: Guide, shapes: Shapes) -> Prior:
@@ -41,7 +42,7 @@ def prior(section: parts.Prior, networks: Any, guide: Guide, shapes: Shapes) -> 
         case parts.VisualMixturePrior():
             return VisualMixturePrior(latent, networks["visual-prior"])
         case parts.VampPrior():
-            return VampPrior(_posterior_of(guide), section.count, shapes.bins, shapes.lips)
+            return VampPrior(_PosteriorOf(guide), section.count, shapes.bins, shapes.lips)
         case parts.Ar1Prior():
             return Ar1Prior(latent, section.coefficient)
         case parts.RandomWalkPrior():
@@ -50,9 +51,14 @@ def prior(section: parts.Prior, networks: Any, guide: Guide, shapes: Shapes) -> 
             return build(section, Prior, shapes)
 
 
-def _posterior_of(guide: Guide) -> Any:
-    """q(z | s, v) of a guide without alpha. A closure, so that the prior does not own the guide's networks."""
-    return lambda power, visual: guide.posteriors(power, visual)[0]
+class _PosteriorOf:
+    """q(z | s, v) of a guide without alpha. No module, so that the prior does not own the guide's networks."""
+
+    def __init__(self, guide: Guide) -> None:
+        self.guide = guide
+
+    def __call__(self, power: Tensor, visual: Visual) -> TorchDistribution:
+        return self.guide.posteriors(power, visual)[0]
 
 
 def guide(section: parts.Guide, networks: Any, shapes: Shapes) -> Guide:
