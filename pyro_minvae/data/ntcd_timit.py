@@ -1,9 +1,11 @@
 """NTCD-TIMIT: clean and noisy sounds of read sentences, and mouth crops as MATLAB arrays.
 
 Layout, under any folders in between:
+
     Clean/volunteers/<speaker>/straightcam/<utterance>.wav
     Noisy*/.../<noise>/<snr>/volunteers/<speaker>/straightcam/<utterance>.wav
     matlab_raw/<train|dev|test>/<speaker>/<utterance>.mat
+
 Source: Abdelaziz, "NTCD-TIMIT: A New Database and Baseline for Noise-robust Audio-visual Speech Recognition",
 Interspeech 2017.
 """
