@@ -1,4 +1,4 @@
-"""The decoder and the likelihood of the power, against scipy and against each other."""
+"""The joint density of clean speech and its power's distribution, against scipy and against each other."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ import numpy as np
 import pyro.poutine as poutine
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from formulas import prior_factors
-from laws import BINS, INDEPENDENT, PRIORS, make_frames, make_guide, make_model, normal_draws
+from formulas import prior_factors, prior_weight
+from laws import (
+    BINS,
+    COUPLED,
+    DOF,
+    INDEPENDENT,
+    MODELS,
+    VISUAL,
+    make_frames,
+    make_guide,
+    make_model,
+    make_sequences,
+    normal_draws,
+)
 from scipy import stats
+from torch import Tensor
 
-from pyro_minvae.models.decoders import SpectralDecoder
 from pyro_minvae.models.likelihood import ComplexGaussianPower, log_power_density
 from pyro_minvae.models.mixture import log_likelihood
+from pyro_minvae.types import Visual
 
 
 def test_power_of_a_complex_gaussian_is_exponential() -> None:
@@ -44,48 +55,57 @@ def test_samples_have_the_moments_of_the_distribution() -> None:
     torch.testing.assert_close(draws.var(0), torch.ones(3), atol=4.5 * math.sqrt(8 / 40000), rtol=0)
 
 
-@given(st.integers(0, 1000), st.floats(0.1, 30.0), st.sampled_from([1e-8, 1e-4, 1.0]))
-def test_variance_and_its_logarithm_agree_and_stay_above_the_floor(
-    seed: int, size: float, floor: float
+@pytest.mark.parametrize(("prior", "decoder", "likelihood"), MODELS)
+def test_joint_density_of_the_model_is_the_product_of_its_factors(
+    prior: str, decoder: str, likelihood: str
 ) -> None:
-    decoder = SpectralDecoder(BINS, 3, (7,), floor)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
-        z = 3 * torch.randn(4, 3, generator=generator)
-        variance, log_variance = decoder.variance(z), decoder.log_variance(z)
-    assert bool(torch.isfinite(variance).all())
-    assert float(variance.min()) >= floor * (1 - 1e-6)
-    tame = log_variance < 79
-    torch.testing.assert_close(variance[tame].log(), log_variance[tame], rtol=1e-5, atol=1e-5)
-
-
-def test_decoder_starts_at_the_average_spectrum() -> None:
-    decoder = SpectralDecoder(BINS, 3, (7,), 1e-4)
-    average = torch.tensor([-6.0, -3.0, 0.0, 1.0, 2.0])
-    decoder.start_at(average)
-    with torch.no_grad():
-        decoder.output.weight.zero_()
-        got = decoder.variance(torch.zeros(1, 3))[0]
-    torch.testing.assert_close(got, average.exp() + 1e-4)
-
-
-@pytest.mark.parametrize("kind", PRIORS)
-def test_joint_density_of_the_model_is_the_product_of_its_factors(kind: str) -> None:
-    """p(alpha) p(z | alpha, v) prod_f N_c(s_f; 0, sigma_f(z)), summed over all frames: a sum, not a mean."""
+    """p(alpha) p(z | alpha, v) prod_f p(w_f) N_c(s_f; 0, sigma_f(z) / w_f) over all frames: a sum, not a mean."""
     guide = make_guide("concatenation")
-    model, (power, visual) = make_model(kind, guide=guide), make_frames(6)
+    model, (power, visual) = make_model(prior, decoder, likelihood, guide=guide), make_frames(6)
     z, alpha = normal_draws(6, 3, seed=3), torch.tensor([0.0, 1, 1, 0, 1, 0], dtype=torch.float64)
-    sites = {"z": z, "alpha": alpha} if model.prior.mixed else {"z": z}
-    joint = poutine.trace(poutine.condition(model, sites)).get_trace(power, visual).log_prob_sum()
-    speech = stats.expon.logpdf(power.numpy(), scale=model.variance(z, visual).detach().numpy()).sum()
-    of_z = prior_factors(kind, model.prior, z, visual, guide, "concatenation")
-    prior = of_z[0].sum()
+    sites, sigma = {"z": z}, model.variance(z, visual).detach()
+    of_z = prior_factors(prior, model.prior, z, visual, guide, "concatenation")
+    expected = of_z[0].sum()
     if model.prior.mixed:
-        pi = model.prior.audio_weight(visual)
-        prior = torch.where(alpha > 0.5, of_z[1] + pi.log(), of_z[0] + torch.log1p(-pi)).sum()
-    assert float(joint.detach()) == pytest.approx(speech + float(prior.detach()), rel=1e-12)
+        sites["alpha"] = alpha
+        pi = prior_weight(model.prior, visual)
+        expected = torch.where(alpha > 0.5, of_z[1] + pi.log(), of_z[0] + (1 - pi).log()).sum()
+    if model.likelihood.weighted:
+        sites["w"] = w = normal_draws(6, BINS, seed=4).exp()
+        sigma = sigma / w
+        expected = expected + stats.gamma.logpdf(w.numpy(), DOF / 2, scale=2 / DOF).sum()
+    joint = poutine.trace(poutine.condition(model, sites)).get_trace(power, visual).log_prob_sum()
+    expected = expected + stats.expon.logpdf(power.numpy(), scale=sigma.numpy()).sum()
+    assert float(joint.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+
+
+@pytest.mark.parametrize(("prior", "decoder", "likelihood"), MODELS)
+def test_sequences_are_as_each_alone(prior: str, decoder: str, likelihood: str) -> None:
+    """Priors and likelihoods of z [R, B, N, L] are those of each chain and recording."""
+    model, (power, visual) = make_model(prior, decoder, likelihood), make_sequences(2, 4)
+    z = normal_draws(3, 2, 4, 3, seed=5)
+    whole = model.log_prior(z, visual), model.log_likelihood(power, z, visual)
+    for b in range(2):
+        lips = Visual(visual.features[b], visual.valid[b])
+        torch.testing.assert_close(model.log_prior(z[1, b], lips), whole[0][1, b])
+        torch.testing.assert_close(model.log_likelihood(power[b], z[1, b], lips), whole[1][1, b])
+    given = model.given(visual)
+    torch.testing.assert_close(given.prior.log_prob(z), whole[0])
+    torch.testing.assert_close(given.variance(z), model.variance(z, visual))
+    assert given.reach == model.reach
+
+
+@pytest.mark.parametrize(("prior", "decoder", "likelihood"), MODELS)
+def test_lips_are_looked_at_by_models_that_say_so(prior: str, decoder: str, likelihood: str) -> None:
+    model, (power, visual) = make_model(prior, decoder, likelihood), make_frames(5, valid=1.0)
+    z, other = normal_draws(5, 3, seed=6), visual._replace(features=-visual.features)
+
+    def density(lips: Visual) -> Tensor:
+        return model.log_prior(z, lips) + model.log_likelihood(power, z, lips)
+
+    assert model.visual == bool((density(visual) != density(other)).any())
+    assert model.visual == (prior in VISUAL or decoder == "lips")
+    assert model.coupled == (prior in COUPLED or decoder == "context")
 
 
 @pytest.mark.parametrize("kind", INDEPENDENT)
