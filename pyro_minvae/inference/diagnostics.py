@@ -128,13 +128,13 @@ def _effective(draws: Tensor) -> Tensor:
     total = covariance[0] + (draws.mean(1).var(0) if chains > 1 else 0.0)
     rho = 1 - (within - covariance) / total
     rho[0] = 1.0
-    even = rho[: steps - steps % 2 : 2]
-    pairs = even + rho[1::2][: len(even)]
-    positive = (pairs > 0).cumprod(0)
-    kept = (pairs.cummin(0).values * positive).sum(0)
-    # The first pair that is left out still says something if its first half is positive.
-    last = positive.sum(0, keepdim=True).clamp_max(len(even) - 1)
-    tail = even.gather(0, last)[0].clamp_min(0.0) * (1 - positive[-1])
+    pairs = rho[: 2 * max(1, (steps - 1) // 2)].unflatten(0, (-1, 2))
+    summed = pairs.sum(1)
+    positive = (summed > 0).cumprod(0)
+    positive[-1] = 0
+    kept = (summed.cummin(0).values * positive).sum(0)
+    # Of the first pair that is left out the first half may still count.
+    tail = pairs[:, 0].gather(0, positive.sum(0, keepdim=True))[0].clamp_min(0.0)
     tau = (-1 + 2 * kept + tail).clamp_min(1 / math.log10(chains * steps))
     return chains * steps / tau
 

@@ -88,7 +88,7 @@ def test_numbers_are_those_of_arviz() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         arviz = pytest.importorskip("arviz", reason="ArviZ is not installed")
-    rho = torch.tensor([[-0.6, 0.0, 0.5], [0.8, 0.9, 0.3]], dtype=torch.float64)
+    rho = torch.linspace(-0.6, 0.9, 16, dtype=torch.float64).reshape(2, 8)
     draws = chains(rho, count=3, steps=401)
     for step in range(1, 401):
         if step % 3 == 1:
@@ -97,7 +97,7 @@ def test_numbers_are_those_of_arviz() -> None:
     for rank, size, factor in ((True, "bulk", "rank"), (False, "mean", "split")):
         found = effective_sample_size(draws, rank=rank), split_rhat(draws, rank=rank)
         for n in range(2):
-            for dim in range(3):
+            for dim in range(8):
                 one = draws[:, :, n, dim].numpy()
                 assert float(found[0][n, dim]) == pytest.approx(float(arviz.ess(one, method=size)), rel=1e-9)
                 assert float(found[1][n, dim]) == pytest.approx(
@@ -125,7 +125,7 @@ def test_draws_that_say_nothing_are_not_numbers() -> None:
         size = effective_sample_size(draws, rank=rank)[:, 0]
         assert size.isnan().tolist() == [False, True, True]
         assert split_rhat(draws, rank=rank)[1:, 0].isnan().all()
-    stuck = torch.tensor([1.0, 2.0])[:, None, None, None].expand(2, 10, 1, 1)
+    stuck = torch.tensor([1.0, 2.0])[:, None, None, None].expand(2, 100, 1, 1)
     assert float(split_rhat(stuck, rank=False)) == math.inf
     assert float(effective_sample_size(stuck)) < 3
     for statistic in (split_rhat, effective_sample_size):

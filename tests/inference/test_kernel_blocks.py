@@ -25,7 +25,7 @@ from pyro_minvae.inference.kernels.mala import Mala
 from pyro_minvae.inference.kernels.metropolis import Metropolis
 
 FRAMES, LATENT = 7, 2
-SWEEPS = {"metropolis": 240, "mala": 120, "hmc": 70}
+SWEEPS = {"metropolis": 200, "mala": 100, "hmc": 60}
 COUPLED = {"ar1": Target(autoregressive, (0, 1)), "context": Target(context, (1, 2))}
 
 
@@ -37,10 +37,10 @@ def kernel_for(name: str, mean: Tensor, covariance: Tensor) -> Kernel:
     return EXACT[name](mean.reshape(FRAMES, LATENT), scale)
 
 
-def off_after(name: str, target: LogDensity, truth: Target, steps: int = 12) -> tuple[float, float]:
+def off_after(name: str, target: LogDensity, truth: Target, steps: int = 10) -> tuple[float, float]:
     """Chains start in the truth's Gaussian: how far off are they after sweeps on the target, and the acceptance."""
     mean, covariance = gaussian_of(truth, FRAMES, LATENT)
-    start = normal_chains(mean, covariance, (FRAMES, LATENT), 15000, seed=1)
+    start = normal_chains(mean, covariance, (FRAMES, LATENT), 10000, seed=1)
     assert covariance_off(start, mean, covariance) < 4.5
     state, infos = walk(kernel_for(name, mean, covariance), target, start, steps=steps, seed=2)
     if target is truth:
@@ -76,7 +76,7 @@ def test_a_reach_that_is_too_small_or_turned_round_is_seen(reach: tuple[int, int
 def test_covariances_between_frames_are_found(name: str, at: str) -> None:
     target = COUPLED[at]
     mean, covariance = gaussian_of(target, FRAMES, LATENT)
-    start = torch.zeros(1500, FRAMES, LATENT, dtype=torch.float64)
+    start = torch.zeros(1000, FRAMES, LATENT, dtype=torch.float64)
     state, _ = walk(ADAPTIVE[name](warmup=40), target, start, steps=SWEEPS[name])
     assert covariance_off(state.position, mean, covariance) < 4.8
 
