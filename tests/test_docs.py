@@ -202,3 +202,13 @@ def test_every_recipe_and_bundled_model_is_documented() -> None:
 
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert [name for name in recipe_names() + pretrained_names() if f"`{name}`" not in text] == []
+
+
+def test_every_kind_of_part_is_documented() -> None:
+    from pyro_minvae.recipe import KINDS
+
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", text, re.M))
+    for section, kinds in KINDS.items():
+        row = rows[".".join(map(str, (*section, "kind")))]
+        assert [kind for kind in kinds if f"`{kind}`" not in row] == [], section
