@@ -54,7 +54,11 @@ def _speech(source: Source, index: int, power: Tensor, event_dim: int) -> Tensor
     model, visual = source.model, source.visual
     alpha = None
     if model.prior.mixed:
-        alpha = pyro.sample(f"alpha_{index}", dist.Bernoulli(model.prior.audio_weight(visual)))
+        switch = dist.Bernoulli(model.prior.audio_weight(visual))
+        # Where another speaker couples frames there is no plate that would make one alpha of each.
+        alpha = pyro.sample(
+            f"alpha_{index}", as_event(switch, power.shape[:-1]) if event_dim == 2 else switch
+        )
     prior = model.prior.given(alpha, visual, power.shape[-2])
     z = pyro.sample(f"z_{index}", as_event(prior, power.shape[:-1]) if event_dim == 2 else prior)
     variance = model.variance(z, visual)
