@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pyro.poutine as poutine
 import pytest
 import torch
-from laws import make_decoder, make_model, random_parameters
+from laws import make_decoder, make_likelihood, make_prior, random_parameters
 from torch import Tensor
 
 from pyro_minvae.config import Inference
@@ -41,11 +41,15 @@ class Scene(NamedTuple):
 
 
 def vivid_model(kind: str, seed: int) -> SpeechModel:
-    """A model whose spectra differ a lot between latent vectors."""
-    model = make_model(kind, latent=LATENT, seed=seed)
-    decoder = make_decoder(latent=LATENT, floor=1e-3, bins=BINS, hidden=16)
-    random_parameters(decoder, torch.Generator().manual_seed(seed + 7), 1.0)
-    return SpeechModel(model.prior, decoder).requires_grad_(False)
+    """A model whose spectra differ a lot between latent vectors.
+
+    `kind` is a prior, then if need be a decoder and a likelihood: "ar1+context", "mixture+lips+student-t".
+    """
+    prior, decoder, likelihood = (kind.split("+") + ["plain", "complex-gaussian"][kind.count("+") :])[:3]
+    vivid = make_decoder(decoder, latent=LATENT, floor=1e-3, bins=BINS, hidden=16)
+    random_parameters(vivid, torch.Generator().manual_seed(seed + 7), 1.0)
+    made = SpeechModel(make_prior(prior, latent=LATENT, seed=seed), vivid, make_likelihood(likelihood))
+    return made.requires_grad_(False)
 
 
 def complex_normal(variance: Tensor, generator: torch.Generator) -> Tensor:
@@ -64,7 +68,8 @@ def draw_scene(kinds: tuple[str, ...], *, snr_db: float = 0.0, seed: int = 0, fr
         model = vivid_model(kind, seed + 10 * j)
         trace = poutine.trace(model).get_trace(torch.ones(frames, BINS, dtype=torch.float64), visual)
         z = trace.nodes["z"]["value"]
-        speech.append(complex_normal(model.variance(z, visual), generator))
+        weight = trace.nodes["w"]["value"] if model.likelihood.weighted else 1.0
+        speech.append(complex_normal(model.variance(z, visual) / weight, generator))
         start = z + 0.5 * torch.randn(z.shape, generator=generator, dtype=z.dtype)
         sources.append(Source(model, visual, start))
     spectrum = torch.rand(BINS, generator=generator, dtype=torch.float64) + 0.05
