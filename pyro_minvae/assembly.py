@@ -6,9 +6,9 @@ import importlib
 from typing import Any
 
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from pyro_minvae import parts
+from pyro_minvae import noise, parts
 from pyro_minvae.errors import InputError
 from pyro_minvae.guides.base import Guide
 from pyro_minvae.guides.mixture import MixtureGuide, MixtureOfProductsGuide
@@ -16,6 +16,9 @@ from pyro_minvae.guides.single import AudioGuide, ConcatenationGuide, ProductGui
 from pyro_minvae.models.decoders import ContextDecoder, LipDecoder, SpectralDecoder
 from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood, StudentT
 from pyro_minvae.models.networks import AudioWeight, JointNetwork
+from pyro_minvae.models.noise import Nmf, stationary
+from pyro_minvae.models.noise_ard import ArdNmf
+from pyro_minvae.models.noise_chain import ChainNmf
 from pyro_minvae.models.priors import (
     Ar1Prior,
     MixturePrior,
@@ -26,6 +29,7 @@ from pyro_minvae.models.priors import (
     VisualMixturePrior,
     VisualPrior,
 )
+from pyro_minvae.models.quiet import quiet_frames, quiet_spectra
 from pyro_minvae.types import Shapes, Visual
 
 
@@ -122,6 +126,32 @@ def likelihood(section: parts.Likelihood, shapes: Shapes) -> Likelihood:
             return StudentT(section.dof)
         case _:
             return build(section, Likelihood, shapes)
+
+
+def noise_model(
+    section: noise.Noise, power: Tensor, *, rate: float, speech: Tensor, generator: Generator
+) -> Nmf:
+    """The noise model that a section names, for the mixture's `power` [..., N, F].
+
+    `rate` is in frames per second; `speech` [..., N, F] is the variance of the speech where the chains start.
+    """
+    spectra = None
+    if section.quiet > 0:
+        rank = 1 if isinstance(section, noise.Stationary) else section.rank
+        weights = quiet_frames(speech, share=section.quiet)
+        spectra = quiet_spectra(power, weights, rank=rank, generator=generator)
+    start: dict[str, Any] = {"generator": generator, "spectra": spectra}
+    match section:
+        case noise.Stationary():
+            return stationary(power, slow=section.slow_s * rate, **start)
+        case noise.GammaChain():
+            smooth = section.smooth_s * rate
+            return ChainNmf(power, rank=section.rank, strength=section.strength, smooth=smooth, **start)
+        case noise.Ard():
+            smooth = section.smooth_s * rate
+            return ArdNmf(power, rank=section.rank, shape=section.shape, smooth=smooth, **start)
+        case noise.Nmf():
+            return Nmf(power, rank=section.rank, smooth=section.smooth_s * rate, **start)
 
 
 def build(section: parts.Import, base: type[Any], shapes: Shapes) -> Any:

@@ -6,10 +6,11 @@ unknown kind with the valid ones.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from pyro_minvae.noise import GammaChain, Noise
 from pyro_minvae.parts import AudioGuide, Guide, Model, Section
 
 
@@ -97,22 +98,16 @@ class Training(Section):
     weight_decay: float = Field(0.0, ge=0)
 
 
-class Nmf(Section):
-    """Noise variance W H of `rank` components; with `smooth_s` > 0, H is a sum of bumps that long (s)."""
-
-    kind: Literal["nmf"] = "nmf"
-    rank: int = Field(16, ge=1)
-    smooth_s: float = Field(0.32, ge=0)
-
-
 class Inference(Section):
     """Monte-Carlo EM: `iterations` of an E-step with `steps` kernel moves of which the last `keep` are averaged.
 
     `kernel` names the sampler: "metropolis" (random walk), "langevin" (unadjusted, LDEM), "mala", "hmc" (with
     `leapfrogs` steps), "map" (Adam, PEEM), "independence" (proposals from the guide) or "laplace". `step_size` is in
-    units of z (about 1 wide a priori); null is the kernel's own. During the first `warmup` moves those kernels that
-    reject adapt it, frame by frame, towards their best acceptance. `chains` such chains run side by side in every frame, and all their draws count.
-    `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1.
+    units of z (about 1 wide a priori); without one it is the kernel's own. During the first `warmup` moves kernels
+    that reject adapt it, frame by frame, towards their best acceptance. `chains` chains run side by side in every
+    frame, and all their draws count.
+    `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1. `gain_prior` is shape and rate
+    of its gamma prior; (1, 0) is flat.
     `e_step` = "auto" is "mean-field" with lips and "marginal" without: the first holds on to where the chain starts,
     which pays if lips chose the place and costs if the noisy sound did.
     The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains
@@ -134,6 +129,7 @@ class Inference(Section):
     chains: int = Field(1, ge=1)
     average: int = Field(10, ge=1)
     gain: bool = True
+    gain_prior: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1.0, 0.0)
     start: Literal["guide", "audio", "prior"] = "guide"
     lips: Literal["auto", "always", "never"] = "auto"
     tolerance: float = Field(0.0, ge=0)
@@ -155,5 +151,13 @@ class Recipe(Section):
     model: Model = Model()
     guide: Guide = AudioGuide()
     training: Training
-    noise: Nmf = Nmf()
+    noise: Noise = GammaChain()
     inference: Inference = Inference()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_noise_unless_said(cls, tree: Any) -> Any:
+        """Noise without `kind` is the usual one, so that `noise.rank` can be set by itself."""
+        if isinstance(tree, dict) and isinstance(noise := tree.get("noise"), dict):
+            return {**tree, "noise": {"kind": GammaChain().kind, **noise}}
+        return tree

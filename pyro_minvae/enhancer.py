@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_minvae.assembly import noise_model
 from pyro_minvae.checkpoint import Trained, load_model
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.stft import analyse, frame_count, frame_times, synthesise
@@ -22,7 +23,6 @@ from pyro_minvae.media.audio import resample
 from pyro_minvae.media.crops import resize
 from pyro_minvae.media.lips import read_lips
 from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import Nmf
 from pyro_minvae.recipe import override_recipe
 from pyro_minvae.types import Lips, Visual
 
@@ -191,9 +191,15 @@ class Enhancer:
     def states(self, power: Tensor, visual: Visual | None, seed: int = 0) -> Iterator[EMState]:
         """The EM loop on the power spectrogram [N, F] of a mixture at max|x| = 1."""
         generator = torch.Generator(self.device).manual_seed(seed)
-        stft, nmf = self.recipe.stft, self.recipe.noise
-        noise = Nmf(power, rank=nmf.rank, smooth=nmf.smooth_s * stft.rate / stft.hop, generator=generator)
+        stft = self.recipe.stft
         source = Source(self.trained.model, visual, *self._start(power, visual))
+        noise = noise_model(
+            self.recipe.noise,
+            power,
+            rate=stft.rate / stft.hop,
+            speech=self.trained.model.variance(source.start, visual),
+            generator=generator,
+        )
         config = self.recipe.inference
         return until_settled(
             mcem([source], noise, power, config=config, generator=generator), config.tolerance

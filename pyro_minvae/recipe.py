@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from pyro_minvae import parts
+from pyro_minvae import noise, parts
 from pyro_minvae.config import Recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.legality import recipe_fault
@@ -33,6 +33,7 @@ KINDS: dict[tuple[str | int, ...], tuple[str, ...]] = {
     ("model", "decoder"): _kinds(parts.Decoder),
     ("model", "likelihood"): _kinds(parts.Likelihood),
     ("guide",): _kinds(parts.Guide),
+    ("noise",): _kinds(noise.Noise),
 }
 UNIONS = {*KINDS, ("crops", "face")}
 
@@ -84,7 +85,7 @@ def override_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Set dotted keys in a copy of `tree`; values are TOML literals, and bare words are strings.
 
-    List items are addressed by number: `training.stages.0.epochs=5`.
+    List items are addressed by number: `training.stages.0.epochs=5`. Another `kind` starts its section anew.
     """
     tree = copy.deepcopy(tree)
     for item in overrides:
@@ -102,7 +103,11 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
                 raise InputError(f"--set {item}: {key} is not a key of the recipe")
         if not isinstance(node, dict):
             raise InputError(f"--set {item}: {key} is not a key of the recipe")
-        node[last] = _literal(text.strip())
+        value = _literal(text.strip())
+        if last == "kind" and value != node.get("kind"):
+            # Another kind has other keys: those of the former one go.
+            node.clear()
+        node[last] = value
     return tree
 
 

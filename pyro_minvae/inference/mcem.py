@@ -24,6 +24,7 @@ from pyro_minvae.inference.kernels.metropolis import Metropolis
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.inference.wiener import second_moment
+from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, mean_field_gain
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf, Statistics
 
@@ -44,9 +45,9 @@ class EMState(NamedTuple):
 
     `draws` [J, D, ..., N, L] are the kept draws (D = chains x keep), `variances` [J, D, ..., N, F] their g sigma(z)
     (g sigma(z) / w for heavy-tailed speech), `noise` [..., N, F] the noise variance, `gain` [J, ..., N]; `objective`
-    is -mean_r sum [log V + |x|^2 / V] over the recording in nats, plus log p(w) in marginal E-steps; `acceptance`
-    the share of accepted proposals; `responsibility` [J, ..., N] the probability of the audio component (None for
-    priors without alpha).
+    is -mean_r sum [log V + |x|^2 / V] + log p(noise) + log p(g) in nats, all recordings together, plus log p(w) in
+    marginal E-steps; `acceptance` the share of accepted proposals; `responsibility` [J, ..., N] the probability of the
+    audio component (None for priors without alpha).
     """
 
     iteration: int
@@ -143,6 +144,7 @@ class _Engine:
         seen = all(source.visual is not None for source in sources)
         self.mean_field = config.e_step == "mean-field" or (config.e_step == "auto" and seen)
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
+        self.gain_prior = GainPrior(*config.gain_prior)
         self._gather()
 
     def _gather(self) -> None:
@@ -162,8 +164,7 @@ class _Engine:
         variances = self.gain[:, None, ..., None] * self.kept
         noise = self.noise.variance()
         objective = log_likelihood(self.power, variances.sum(0) + noise).mean(0).sum()
-        if not self.mean_field:
-            objective = objective + sum(voice.log_tails() for voice in self.voices)
+        objective = objective + self._log_priors()
         weights = [w for w in self.responsibility if w is not None]
         return EMState(
             iteration,
@@ -175,6 +176,13 @@ class _Engine:
             float(torch.stack(accepted).mean()),
             torch.stack(weights) if len(weights) == len(self.voices) else None,
         )
+
+    def _log_priors(self) -> Tensor:
+        """log p of what the M-step fits: noise, gains and, where EM steps find their modes, weights."""
+        total = self.noise.log_prior().sum() + self.gain_prior.log_prob(self.gain).sum()
+        if not self.mean_field:
+            total = total + sum(voice.log_tails() for voice in self.voices)
+        return total
 
     def _target(self, j: int) -> Target:
         """What the chains of source j sample in this E-step."""
@@ -213,8 +221,9 @@ class _Engine:
             for j in range(len(self.voices)):
                 variances = self.gain[:, None, ..., None] * self.kept
                 p, q = _inverses(variances.sum(0) + self.noise.variance(), self.power)
-                up, down = (self.kept[j] * p).mean(0).sum(-1), (self.kept[j] * q).mean(0).sum(-1)
-                self.gain[j] *= (up / down.clamp_min(1e-30)).sqrt()
+                self.gain[j] = marginal_gain(
+                    self.gain[j], *gain_statistics(self.kept[j], p, q), prior=self.gain_prior
+                )
 
     def _maximise_mean_field(self) -> None:
         inverse = self.kept.reciprocal().mean(1)
@@ -224,7 +233,8 @@ class _Engine:
         self.noise.update(mean_field_statistics(second_moment(noise, total, self.power)))
         if self.config.gain:
             # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).
-            self.gain = (second_moment(speech, total, self.power) * inverse).mean(-1)
+            level = (second_moment(speech, total, self.power) * inverse).sum(-1)
+            self.gain = mean_field_gain(level, self.power.shape[-1], self.gain_prior)
 
     def _tail_ratio(self, j: int, tails: Tensor) -> Tensor:
         """mean_r E|sqrt(g) s|^2 / (g sigma(z)) [..., N, F], what the weights of heavy-tailed speech depend on."""

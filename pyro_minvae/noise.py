@@ -1,0 +1,58 @@
+"""Noise models as sections of a recipe: a union tagged by `kind`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pyro_minvae.parts import Section
+
+
+class NoiseSection(Section):
+    """`quiet` > 0 starts the spectra from that share of the frames, those in which the model expects least speech."""
+
+    quiet: float = Field(0.0, ge=0, le=1)
+
+
+class Nmf(NoiseSection):
+    """Noise variance W H of `rank` components; with `smooth_s` > 0, H is a sum of bumps that long (s)."""
+
+    kind: Literal["nmf"] = "nmf"
+    rank: int = Field(16, ge=1)
+    smooth_s: float = Field(0.0, ge=0)
+
+
+class GammaChain(NoiseSection):
+    """NMF of `rank` components whose levels move by about 1 / sqrt(`strength`) from frame to frame (in the log).
+
+    `smooth_s` as for "nmf".
+    """
+
+    kind: Literal["gamma-chain"] = "gamma-chain"
+    rank: int = Field(16, ge=1)
+    strength: float = Field(100.0, gt=0)
+    smooth_s: float = Field(0.0, ge=0)
+
+
+class Ard(NoiseSection):
+    """NMF that finds its rank, `rank` at most: components without use die out (automatic relevance determination).
+
+    `shape` is that of the relevances' inverse-gamma prior, the smaller the fewer components stay; `smooth_s` as for
+    "nmf".
+    """
+
+    kind: Literal["ard"] = "ard"
+    rank: int = Field(16, ge=1)
+    shape: float = Field(3.0, gt=0)
+    smooth_s: float = Field(0.0, ge=0)
+
+
+class Stationary(NoiseSection):
+    """One spectrum at a constant level, or at one that moves in bumps `slow_s` long (s)."""
+
+    kind: Literal["stationary"] = "stationary"
+    slow_s: float = Field(0.0, ge=0)
+
+
+Noise = Annotated[Nmf | GammaChain | Ard | Stationary, Field(discriminator="kind")]
