@@ -52,6 +52,9 @@ class Laplace:
 
     def init(self, log_density: LogDensity, z: Tensor) -> ChainState:
         start = z if self.start is None else self.start
+        if log_density(start).shape != start.shape[:-1]:
+            # The target differs from chain to chain, as that of a speaker next to other speakers' chains does.
+            start = start.expand_as(z)
         gaussian = laplace_approximation(
             log_density, start, search=self.search, rate=self.rate, floor=self.floor
         )
