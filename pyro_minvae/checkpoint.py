@@ -72,9 +72,18 @@ def _tensors(system: System) -> dict[str, Tensor]:
 
 
 def save_model(folder: Path, system: System, training: dict[str, Any]) -> None:
-    """Write the final model and guide of a system; each file appears whole or not at all."""
+    """Write the final model and guide of a system; each file appears whole or not at all.
+
+    Raises:
+        ValueError: if parts were given as objects: the recipe could not name them when it is read again.
+    """
     from safetensors.torch import save
 
+    if system.given:
+        raise ValueError(
+            f'expected parts that the recipe names (kind = "import" for your own), got objects for '
+            f"{', '.join(system.given)}"
+        )
     config = {
         "format": 1,
         "version": __version__,

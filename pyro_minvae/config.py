@@ -57,7 +57,8 @@ class Stage(Section):
     `visual` and `joint`, `visual-prior` (the network of p(z | v)), `prior` (what else the prior learns: MIN-VAE's pi,
     means and variances, pseudo-inputs, the pace of a Markov prior), `responsibility` (the network of q(alpha)) and
     `guide` (of an imported guide).
-    `learn` lists those that are trained, the others are frozen. `warm_start` copies weights between two
+    `learn` lists those that are trained, all that the stage's prior and guide are made of where it is left out; the
+    others are frozen. `warm_start` copies weights between two
     parts of one architecture before the stage begins: `{ visual = "visual-prior" }` starts the visual encoder as the
     network of p(z | v). `data` = "video" leaves out utterances without lips. Adam's `learning_rate` falls along a half
     cosine from its first value to zero over `epochs`; the stage ends `patience` epochs after the best validation bound.
@@ -68,7 +69,7 @@ class Stage(Section):
     name: str
     prior: str | None = None
     guide: str | None = None
-    learn: tuple[str, ...]
+    learn: tuple[str, ...] | None = None
     warm_start: dict[str, str] = Field(default_factory=dict)
     data: Literal["all", "video"] = "all"
     epochs: int = Field(ge=1)
@@ -106,8 +107,8 @@ class Inference(Section):
     units of z (about 1 wide a priori); without one it is the kernel's own. During the first `warmup` moves kernels
     that reject adapt it, frame by frame, towards their best acceptance. `chains` chains run side by side in every
     frame, and all their draws count.
-    `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1. `gain_prior` is shape and rate
-    of its gamma prior; (1, 0) is flat.
+    `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1. `gain_prior` is the shape and
+    the rate of its gamma prior; (1, 0) is flat.
     `e_step` = "auto" is "mean-field" with lips and "marginal" without: the first holds on to where the chain starts,
     which pays if lips chose the place and costs if the noisy sound did.
     The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains

@@ -62,7 +62,7 @@ def recipe_fault(recipe: Recipe) -> str | None:
         fault = _stage_fault(recipe, stage)
         if fault:
             return f"training.stages.{number}.{fault}"
-    return None
+    return _unlearned_fault(recipe)
 
 
 def section_fault(prior: parts.Prior, guide: parts.Guide, decoder: parts.Decoder) -> str | None:
@@ -83,23 +83,30 @@ def _stage_fault(recipe: Recipe, stage: Stage) -> str | None:
         ("prior", stage.prior or prior.kind, [*simple, prior.kind]),
         ("guide", stage.guide or guide.kind, [*heard, guide.kind]),
     ]
-    asked += [("learn", part, available) for part in stage.learn or ("nothing",)]
+    asked += [("learn", part, available) for part in learned(recipe, stage) or ("nothing",)]
     for name, value, choices in asked:
         if value not in choices:
             return f"{name}: expected one of {', '.join(dict.fromkeys(choices))} in this model, found {value}"
     return _pair_fault(recipe, stage) or _warm_start_fault(recipe, stage, available)
 
 
-def _pair_fault(recipe: Recipe, stage: Stage) -> str | None:
-    """Why a stage's prior and guide cannot meet, or not on its data."""
+def _pair(recipe: Recipe, stage: Stage) -> tuple[parts.Prior, parts.Guide]:
+    """The prior and the guide of a stage: the model's own, or simple ones."""
     own_prior = stage.prior in (None, recipe.model.prior.kind)
     own_guide = stage.guide in (None, recipe.guide.kind)
-    prior = recipe.model.prior if own_prior else SIMPLE_PRIORS[str(stage.prior)]
-    guide = recipe.guide if own_guide else SIMPLE_GUIDES[str(stage.guide)]
+    return (
+        recipe.model.prior if own_prior else SIMPLE_PRIORS[str(stage.prior)],
+        recipe.guide if own_guide else SIMPLE_GUIDES[str(stage.guide)],
+    )
+
+
+def _pair_fault(recipe: Recipe, stage: Stage) -> str | None:
+    """Why a stage's prior and guide cannot meet, or not on its data."""
+    prior, guide = _pair(recipe, stage)
     fault = section_fault(prior, guide, recipe.model.decoder)
     if fault:
         return f"guide: {fault}"
-    if isinstance(prior, parts.VampPrior) and not own_guide:
+    if isinstance(prior, parts.VampPrior) and guide != recipe.guide:
         return f"guide: expected the model's own, through which a vamp prior's pseudo-inputs go, found {stage.guide}"
     if isinstance(guide, parts.VisualGuide) and stage.data != "video":
         return "data: expected video, because a visual guide knows nothing of a frame without lips, found all"
@@ -107,28 +114,50 @@ def _pair_fault(recipe: Recipe, stage: Stage) -> str | None:
 
 
 def parts_of(recipe: Recipe) -> list[str]:
-    """The parts of a recipe's system that a stage may learn."""
+    """The parts of a recipe's system that some stage, or the final model, is made of."""
     prior, guide, stages = recipe.model.prior, recipe.guide, recipe.training.stages
-    numbers = (
-        parts.MixturePrior
-        | parts.VisualMixturePrior
-        | parts.VampPrior
-        | parts.Ar1Prior
-        | parts.RandomWalkPrior
-    )
-    has = {
-        "decoder": True,
-        "likelihood": isinstance(recipe.model.likelihood, parts.Import),
-        "audio": hasattr(guide, "audio") or any(stage.guide == "audio" for stage in stages),
-        "visual": hasattr(guide, "visual") or any(stage.guide == "visual" for stage in stages),
-        "joint": hasattr(guide, "joint"),
-        "responsibility": getattr(guide, "responsibility", "") == "amortised",
-        "visual-prior": isinstance(prior, parts.VisualPrior | parts.VisualMixturePrior)
-        or any(stage.prior == "visual" for stage in stages),
-        "prior": isinstance(prior, numbers | parts.Import),
-        "guide": isinstance(guide, parts.Import),
-    }
-    return [name for name, present in has.items() if present]
+    named = ["decoder", *_likelihood_parts(recipe), *_guide_parts(guide), *_prior_parts(prior)]
+    for stage in stages:
+        named += _guide_parts(SIMPLE_GUIDES[stage.guide]) if stage.guide in SIMPLE_GUIDES else []
+        named += _prior_parts(SIMPLE_PRIORS[stage.prior]) if stage.prior in SIMPLE_PRIORS else []
+    return list(dict.fromkeys(named))
+
+
+def learned(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
+    """The parts that a stage learns: those of its `learn`, or all that its prior and guide are made of."""
+    if stage.learn is not None:
+        return stage.learn
+    prior, guide = _pair(recipe, stage)
+    return ("decoder", *_likelihood_parts(recipe), *_guide_parts(guide), *_prior_parts(prior))
+
+
+def _likelihood_parts(recipe: Recipe) -> list[str]:
+    return ["likelihood"] if isinstance(recipe.model.likelihood, parts.Import) else []
+
+
+def _guide_parts(guide: parts.Guide) -> list[str]:
+    """The networks of a guide."""
+    if isinstance(guide, parts.Import):
+        return ["guide"]
+    encoders = [name for name in ("audio", "visual", "joint") if hasattr(guide, name)]
+    return encoders + (["responsibility"] if getattr(guide, "responsibility", "") == "amortised" else [])
+
+
+def _prior_parts(prior: parts.Prior) -> list[str]:
+    """The network of a prior, and whether it has numbers of its own."""
+    network = isinstance(prior, parts.VisualPrior | parts.VisualMixturePrior)
+    numbers = not isinstance(prior, parts.StandardPrior | parts.VisualPrior)
+    return (["visual-prior"] if network else []) + (["prior"] if numbers else [])
+
+
+def _unlearned_fault(recipe: Recipe) -> str | None:
+    """A part of the final model that no stage learns or starts from another would stay as it was drawn."""
+    stages = recipe.training.stages
+    done = {part for stage in stages for part in (*learned(recipe, stage), *stage.warm_start)}
+    for part in ("decoder", *_guide_parts(recipe.guide), *_prior_parts(recipe.model.prior)):
+        if part not in done:
+            return f"training.stages: expected one that learns the model's {part}, found none"
+    return None
 
 
 def _warm_start_fault(recipe: Recipe, stage: Stage, available: list[str]) -> str | None:

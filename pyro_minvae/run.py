@@ -109,6 +109,8 @@ class Run:
             raise InputError(f"{folder}: expected a new folder, found a run (go on with --resume)")
         elif (folder / CONFIG).exists():
             raise InputError(f"{folder}: expected a new folder, found a model")
+        # Imported parts may be refused: better before the data is prepared than after.
+        System(recipe)
         run = cls(folder, recipe, state, tensorboard)
         check_writable(make_folder(folder, "a folder for the run") / STATE)
         return run

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pyro_minvae import assembly, config, parts
+from pyro_minvae import assembly, config, legality, parts
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.visual import LipProjection
 from pyro_minvae.guides.base import Guide
@@ -25,7 +25,7 @@ class System(nn.Module):
 
     `networks` holds the encoders and the network of p(z | v) by name; `lips` projects the crops. The prior, guide,
     decoder and likelihood of the final model can be given as objects in place of those of the recipe:
-    `System(recipe, prior=MyPrior())`.
+    `System(recipe, prior=MyPrior())`. Their names are `given`; such a system cannot be stored.
 
     Raises:
         InputError: if the parts do not go together, or an imported one cannot be had.
@@ -42,6 +42,8 @@ class System(nn.Module):
     ) -> None:
         super().__init__()
         self.recipe = recipe
+        given = {"prior": prior, "guide": guide, "decoder": decoder, "likelihood": likelihood}
+        self.given = tuple(name for name, part in given.items() if part is not None)
         model = recipe.model
         shapes = Shapes(model.latent, recipe.stft.bins, recipe.lips.dimension)
         self.decoder = decoder or assembly.decoder(model.decoder, shapes)
@@ -82,6 +84,18 @@ class System(nn.Module):
             return self.networks[name]
         owners = {"decoder": self.decoder, "likelihood": self.likelihood, "prior": self.own_prior}
         return owners.get(name, self.own_guide)
+
+    def learned(self, stage: config.Stage) -> tuple[str, ...]:
+        """The parts that a stage learns; of its own prior, guide and likelihood also those given as objects."""
+        names = legality.learned(self.recipe, stage)
+        if stage.learn is not None:
+            return names
+        own = {
+            "prior": self.prior(stage.prior) is self.own_prior,
+            "guide": self.guide(stage.guide) is self.own_guide,
+        }
+        added = [name for name in self.given if own.get(name, True) and name not in names]
+        return (*names, *(name for name in added if self.parameters_of(name)))
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
         """What a part learns; networks that a prior or a guide is built around are parts of their own."""

@@ -111,6 +111,7 @@ class StageRunner:
         self.system, self.number = system, number
         self.recipe: Recipe = system.recipe
         self.stage: Stage = self.recipe.training.stages[number]
+        self.learned = system.learned(self.stage)
         self.model: SpeechModel = system.model(self.stage.prior)
         self.guide: Guide = system.guide(self.stage.guide)
         self.device = device
@@ -180,7 +181,7 @@ class StageRunner:
         """
         self.system.requires_grad_(False)
         groups = []
-        for part in self.stage.learn:
+        for part in self.learned:
             peak = self.recipe.training.prior_rate if part == "prior" else self.stage.learning_rate
             parameters = [p.requires_grad_(True) for p in self.system.parameters_of(part)]
             groups.append({"params": parameters, "lr": peak, "peak": peak})
@@ -197,11 +198,11 @@ class StageRunner:
             group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
         # Only the networks that learn use dropout: a frozen network is a fixed function.
         self.system.eval()
-        for part in stage.learn:
+        for part in self.learned:
             self.system.part(part).train()
         # Priors and guides are built around networks that are parts by themselves.
         for name, network in self.system.networks.items():
-            network.train(name in stage.learn)
+            network.train(name in self.learned)
         loss_of = svi_loss(self.model, self.guide)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         count, total, steps = 0, 0.0, self.data.steps()

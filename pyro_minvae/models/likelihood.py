@@ -130,7 +130,8 @@ class StudentT(Likelihood):
         return -log_variance - (self.shape + 1) * ratio.log1p()
 
     def weight_prior(self, like: Tensor) -> TorchDistribution:
-        half = torch.full_like(like, self.shape)
+        # The shape alone counts: a graph of the model should not show w to depend on z.
+        half = torch.full(like.shape, self.shape, dtype=like.dtype, device=like.device)
         return dist.Gamma(half, half, validate_args=False)
 
     def weight_posterior(self, ratio: Tensor) -> TorchDistribution:
