@@ -158,7 +158,7 @@ def notes_on(subject: Subject, frames: Frames, draws: Draws) -> list[str]:
         notes.append("KL of z has no closed form here: that column holds log q - log p at Pyro's draws")
     if not draws.matched:
         notes.append(
-            "the guide is not Gaussian: Pyro's column and the closed one agree within standard errors"
+            "z is not Gaussian everywhere: sampled and closed divergences agree within standard errors only"
         )
     if subject.model.likelihood.weighted:
         notes.append("log p(s|z) of Pyro's column is log p(s|z,w) + log p(w) - log q(w), the same at every w")

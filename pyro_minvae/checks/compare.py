@@ -50,9 +50,16 @@ class Comparison(NamedTuple):
 
 
 def equal(
-    term: str, first: tuple[str, Tensor], second: tuple[str, Tensor], tolerance: float = ROUNDING
+    term: str,
+    first: tuple[str, Tensor],
+    second: tuple[str, Tensor],
+    tolerance: float = ROUNDING,
+    slack: float = 0.0,
 ) -> Comparison:
-    """Two tensors that must agree element by element, up to `tolerance` relative to 1 + the largest element."""
+    """Two tensors that must agree element by element.
+
+    They may differ by `tolerance` relative to 1 + the largest element, plus `slack` nats.
+    """
     left, right = (tensor.detach().double() for tensor in (first[1], second[1]))
     difference = (left - right).abs().max()
     scale = 1 + torch.maximum(left.abs().max(), right.abs().max())
@@ -62,12 +69,14 @@ def equal(
         second[0],
         (float(left.mean()), float(right.mean())),
         float(difference),
-        float(tolerance * scale),
+        float(tolerance * scale) + slack,
     )
 
 
-def not_above(term: str, low: tuple[str, Tensor], high: tuple[str, Tensor], tolerance: float) -> Comparison:
-    """`low` must nowhere exceed `high` by more than `tolerance` relative to 1 + its largest element."""
+def not_above(
+    term: str, low: tuple[str, Tensor], high: tuple[str, Tensor], tolerance: float, slack: float
+) -> Comparison:
+    """`low` must nowhere exceed `high` by more than `equal` allows."""
     left, right = low[1].detach().double(), high[1].detach().double()
     return Comparison(
         term,
@@ -75,7 +84,7 @@ def not_above(term: str, low: tuple[str, Tensor], high: tuple[str, Tensor], tole
         f"which is not to exceed {high[0]}",
         (float(left.mean()), float(right.mean())),
         float((left - right).max()),
-        float(tolerance * (1 + right.abs().max())),
+        float(tolerance * (1 + right.abs().max())) + slack,
     )
 
 
