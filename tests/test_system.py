@@ -173,4 +173,3 @@ def test_a_system_has_eyes_if_any_part_needs_them(kinds: tuple[str, str, str], s
     lips = Visual(torch.randn(4, system.recipe.lips.dimension), torch.ones(4, dtype=torch.bool))
     for visual in (None, lips):
         assert svi_loss(model, guide)(power, visual).isfinite()
-    assert system.recipe.lips.dimension != FEATURES  # the shapes come from the recipe
