@@ -17,6 +17,7 @@ from pyro_minvae.checks.terms import (
     closed_terms,
     monte_carlo_terms,
     names,
+    power_density,
     pyro_loss,
     pyro_terms,
     responsibility,
@@ -105,12 +106,26 @@ def check_terms(
             found.append(within_error(name, ("Pyro's", row.pyro), ("closed form", row.closed)))
         found.append(within_error(name, ("closed form", row.closed), ("Monte Carlo", row.monte_carlo)))
         rows.append(row)
+    found += _likelihoods(subject, frames, z)
     total = by_pyro.total.mean(0).sum()
     found.append(
         equal("ELBO", ("Pyro's loss, negated", -loss / count), ("sum of Pyro's terms", total / count))
     )
     rows[-1] = rows[-1]._replace(pyro=rows[-1].pyro._replace(value=float(-loss) / count))
     return _exact(rows, draws, drawn), found
+
+
+@torch.no_grad()
+def _likelihoods(subject: Subject, frames: Frames, z: list[Tensor]) -> list[Comparison]:
+    """log p(s | z) of the model and of torch's own densities, draw by draw."""
+    fields = ["likelihood"] if len(z) == 1 else ["likelihood_visual", "likelihood"]
+    found = []
+    for field, part in zip(fields, z, strict=True):
+        variance = subject.model.variance(part, frames.visual)
+        torchs = power_density(subject.model.likelihood, frames.power, variance).sum(-1)
+        own = subject.model.log_likelihood(frames.power, part, frames.visual)
+        found.append(equal(names(subject)[field], ("closed form", own), ("torch's density", torchs)))
+    return found
 
 
 def _exact(rows: list[Row], draws: Draws, drawn: BoundTerms) -> list[Row]:
