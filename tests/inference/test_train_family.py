@@ -17,6 +17,7 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.inference import training
 from pyro_minvae.inference.elbo import bound_terms
 from pyro_minvae.inference.training import EpochEvent, StepEvent, train
+from pyro_minvae.recipe import override_recipe, parse_recipe
 from pyro_minvae.run import Run, Speech
 from pyro_minvae.system import System
 from pyro_minvae.types import Prepared
@@ -131,6 +132,55 @@ def test_stretches_longer_than_any_utterance_are_refused() -> None:
     recipe = family_recipe("ar1", "audio", "plain", "complex-gaussian", "training.segment=500")
     with pytest.raises(InputError, match=r"at least training.segment = 500 frames, found \d+$"):
         list(train(System(recipe), *speech()))
+
+
+def test_pseudo_inputs_start_at_the_average_spectrum() -> None:
+    """And the few numbers of a prior have a rate of their own."""
+    recipe = family_recipe("vamp", "product", "plain", "complex-gaussian", "training.prior_rate=0.5")
+    recipe = override_recipe(recipe, ["model.prior.count=400"])
+    system = System(recipe)
+    runner = training.StageRunner(system, 0, *speech(), "cpu")
+    groups = runner._start()
+    mean = runner.data.mean_log_power(system.decoder.floor)
+    torch.testing.assert_close(system.own_prior.log_power.detach().mean(0), mean, atol=0.3, rtol=0)
+    torch.testing.assert_close(system.decoder.output.bias.detach(), mean)
+    names = recipe.training.stages[0].learn
+    assert {name: group["lr"] for name, group in zip(names, groups, strict=True)} == dict.fromkeys(
+        names, 0.01
+    ) | {"prior": 0.5}
+
+
+def test_only_the_networks_that_learn_drop_out() -> None:
+    """Also where a frozen network is a part of a prior or a guide that learns."""
+    tree = family_recipe("visual-mixture", "mixture", "lips").model_dump(mode="json")
+    (stage,) = tree["training"]["stages"]
+    tree["training"]["stages"] = [
+        stage | {"name": "one", "learn": ["visual-prior", "audio"]},
+        stage | {"name": "two", "learn": ["prior", "visual", "decoder"]},
+    ]
+    system = System(parse_recipe(tree, source="test"))
+    seen = set()
+    for event in train(system, *speech()):
+        if isinstance(event, StepEvent):
+            learned = {stage.name: stage.learn for stage in system.recipe.training.stages}[event.stage]
+            networks = {name: network.training for name, network in system.networks.items()}
+            assert networks == {name: name in learned for name in networks}
+            assert all(
+                layer.training == networks["visual-prior"] for layer in system.own_prior.network.modules()
+            )
+            assert system.decoder.training == ("decoder" in learned)
+            seen.add(event.stage)
+    assert seen == {"one", "two"}
+
+
+def test_a_stage_with_a_seeing_decoder_has_lips() -> None:
+    """Neither prior nor guide look at them."""
+    system, _ = trained(family_recipe("standard", "audio", "lips"))
+    assert system.lips is not None
+    runner = training.StageRunner(system, 0, *speech(), "cpu")
+    ((_, visual), *_) = runner.data.epoch(torch.Generator().manual_seed(0))
+    assert visual is not None
+    assert bool(visual.valid.any())
 
 
 def test_heavy_tails_cost_a_loud_bin_less() -> None:
