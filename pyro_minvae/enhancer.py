@@ -175,12 +175,22 @@ class Enhancer:
         """The lips to go by, or None and the reason; a video is only searched for a face if that can help."""
         if video is None or self._blind():
             return None, self._blind() if video is not None else "no video"
+        lips = self.lips(video)
+        reason = self.unusable(lips)
+        return (None if reason else lips), reason
+
+    def lips(self, video: str | Path | Lips | None) -> Lips | None:
+        """The mouth crops of a video at the model's size; None without one, or where no lips can guide the model.
+
+        Raises:
+            InputError: for a video without a face, or arrays that are no lips.
+        """
+        if video is None or self._blind():
+            return None
         crops = self.recipe.crops
         if isinstance(video, str | Path):
             video = read_lips(video, size=crops.size, face=crops.face)
-        lips = _fitted(video, crops.size)
-        reason = self.unusable(lips)
-        return (None if reason else lips), reason
+        return _fitted(video, crops.size)
 
     def visual(self, lips: Lips, frames: int) -> Visual:
         """Lip features [N, D] on the STFT clock."""
@@ -192,7 +202,7 @@ class Enhancer:
         """The EM loop on the power spectrogram [N, F] of a mixture at max|x| = 1."""
         generator = torch.Generator(self.device).manual_seed(seed)
         stft = self.recipe.stft
-        source = Source(self.trained.model, visual, *self._start(power, visual))
+        source = self.source(power, visual)
         noise = noise_model(
             self.recipe.noise,
             power,
@@ -204,6 +214,10 @@ class Enhancer:
         return until_settled(
             mcem([source], noise, power, config=config, generator=generator), config.tolerance
         )
+
+    def source(self, power: Tensor, visual: Visual | None) -> Source:
+        """The speaker as the EM loop sees it: the model, its lips, and where the chains begin."""
+        return Source(self.trained.model, visual, *self._start(power, visual))
 
     def _start(self, power: Tensor, visual: Visual | None) -> tuple[Tensor, Tensor]:
         """Where the chains begin, and how sure the guide is of it: mean and standard deviation [N, L]."""
