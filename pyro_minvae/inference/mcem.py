@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_minvae.config import Inference
 from pyro_minvae.inference.kernels.adam import MapAdam
 from pyro_minvae.inference.kernels.base import Kernel, Target
+from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.kernels.hmc import Hmc
 from pyro_minvae.inference.kernels.independence import Independence
 from pyro_minvae.inference.kernels.langevin import UnadjustedLangevin
@@ -89,21 +90,28 @@ def mcem(
     power: Tensor,
     *,
     config: Inference,
-    generator: torch.Generator,
+    generator: Randomness,
+    valid: Tensor | None = None,
 ) -> Iterator[EMState]:
     """Monte-Carlo EM on the mixture's `power` [..., N, F]; `noise` is fitted in place.
 
     E-step "marginal" samples p(z | x) (Leglaive et al. 2018); "mean-field" samples the optimal q(z) of
     q(s) q(z) q(alpha) (Sadeghi & Alameda-Pineda 2021, sec. IV). The M-step updates W, H and, if `config.gain`, g.
 
+    Several recordings are a batch [B, N, F], padded to the longest one; `valid` [B, N] are the frames that exist
+    (None: all). With `Streams` as the generator each gets what it would get alone.
+
     Raises:
-        ValueError: if `config.keep` exceeds `config.steps`, or there is no source.
+        ValueError: if `config.keep` exceeds `config.steps`, there is no source, or a padded batch is given to a model
+            that couples frames.
     """
     if config.keep > config.steps:
         raise ValueError(f"expected keep <= steps, got {config.keep} > {config.steps}")
     if not sources:
         raise ValueError("expected at least one source, got none")
-    engine = _Engine(sources, noise, power, config, generator)
+    if valid is not None and any(source.model.coupled for source in sources):
+        raise ValueError("expected independent frames in a padded batch, got a model that couples them")
+    engine = _Engine(sources, noise, power, config, generator, valid)
     for iteration in range(1, config.iterations + 1):
         yield engine.iterate(iteration)
 
@@ -137,9 +145,12 @@ class _Engine:
         noise: Nmf,
         power: Tensor,
         config: Inference,
-        generator: torch.Generator,
+        generator: Randomness,
+        valid: Tensor | None,
     ) -> None:
         self.noise, self.power, self.config, self.generator = noise, power, config, generator
+        self.padded = valid is not None
+        self.valid = torch.ones_like(power[..., 0]) if valid is None else valid.to(power)  # [..., N]
         self.voices = [Voice(source, make_kernel(config, source), config.chains, power) for source in sources]
         seen = all(source.visual is not None for source in sources)
         self.mean_field = config.e_step == "mean-field" or (config.e_step == "auto" and seen)
@@ -163,8 +174,8 @@ class _Engine:
         self._maximise()
         variances = self.gain[:, None, ..., None] * self.kept
         noise = self.noise.variance()
-        objective = log_likelihood(self.power, variances.sum(0) + noise).mean(0).sum()
-        objective = objective + self._log_priors()
+        likelihood = log_likelihood(self.power, variances.sum(0) + noise).mean(0) * self.valid
+        objective = likelihood.sum() + self._log_priors()
         weights = [w for w in self.responsibility if w is not None]
         return EMState(
             iteration,
@@ -173,16 +184,16 @@ class _Engine:
             noise,
             self.gain.clone(),
             float(objective),
-            float(torch.stack(accepted).mean()),
+            float((torch.stack(accepted).mean(0) * self.valid).sum() / self.valid.sum()),
             torch.stack(weights) if len(weights) == len(self.voices) else None,
         )
 
     def _log_priors(self) -> Tensor:
         """log p of what the M-step fits: noise, gains and, where EM steps find their modes, weights."""
-        total = self.noise.log_prior().sum() + self.gain_prior.log_prob(self.gain).sum()
+        frames = self.gain_prior.log_prob(self.gain).sum(0)
         if not self.mean_field:
-            total = total + sum(voice.log_tails() for voice in self.voices)
-        return total
+            frames = frames + sum(voice.log_tails() for voice in self.voices)
+        return self.noise.log_prior().sum() + (frames * self.valid).sum()
 
     def _target(self, j: int) -> Target:
         """What the chains of source j sample in this E-step."""
@@ -216,7 +227,9 @@ class _Engine:
                 self.kept[j] = voice.kept
 
     def _maximise_marginal(self) -> None:
-        self.noise.update(marginal_statistics(self.gain[:, None, ..., None] * self.kept, self.power))
+        self.noise.update(
+            self._within(marginal_statistics(self.gain[:, None, ..., None] * self.kept, self.power))
+        )
         if self.config.gain:
             for j in range(len(self.voices)):
                 variances = self.gain[:, None, ..., None] * self.kept
@@ -230,11 +243,22 @@ class _Engine:
         speech = self.gain[..., None] / inverse
         noise = self.noise.variance()
         total = speech.sum(0) + noise
-        self.noise.update(mean_field_statistics(second_moment(noise, total, self.power)))
+        self.noise.update(self._within(mean_field_statistics(second_moment(noise, total, self.power))))
         if self.config.gain:
             # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).
             level = (second_moment(speech, total, self.power) * inverse).sum(-1)
             self.gain = mean_field_gain(level, self.power.shape[-1], self.gain_prior)
+
+    def _within(self, statistics: Statistics) -> Statistics:
+        """The same statistics, zero in padded frames, so that these count for nothing in the noise's update."""
+        if not self.padded:
+            return statistics
+
+        def within(noise: Tensor) -> tuple[Tensor, Tensor]:
+            p, q = statistics(noise)
+            return p * self.valid[..., None], q * self.valid[..., None]
+
+        return within
 
     def _tail_ratio(self, j: int, tails: Tensor) -> Tensor:
         """mean_r E|sqrt(g) s|^2 / (g sigma(z)) [..., N, F], what the weights of heavy-tailed speech depend on."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, Kernel, Target, refresh
+from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.models.distributions import factors
 from pyro_minvae.models.mixture import Source
 
@@ -43,8 +44,8 @@ class Voice:
         """sigma(z), without the weights, of where the chains are."""
         return self.sigma if self.tails is None else self.sigma * self.tails
 
-    def move(self, target: Target, generator: torch.Generator, *, steps: int, keep: int) -> Tensor:
-        """An E-step's `steps` moves, of which the last `keep` are kept; the share of accepted proposals."""
+    def move(self, target: Target, generator: Randomness, *, steps: int, keep: int) -> Tensor:
+        """An E-step's `steps` moves, of which the last `keep` are kept; the share of accepted proposals [..., N]."""
         self._known, sigma = self.z, self.raw
         old = self.state
         state = self.kernel.init(target, self.z) if old is None else refresh(self.kernel, target, old)
@@ -52,7 +53,7 @@ class Voice:
         for step in range(steps):
             state, info = self.kernel.step(target, state, generator)
             sigma = self._after(target, state, info, sigma)
-            accepted.append(info.accepted.float().mean())
+            accepted.append(info.accepted.float().mean(0))
             if step >= steps - keep:
                 draws.append(state.position)
                 kept.append(sigma)
@@ -60,7 +61,7 @@ class Voice:
         self.draws, self.kept, self.sigma = torch.cat(draws), torch.cat(kept), sigma
         if self.tails is not None:
             self.kept, self.sigma = self.kept / self.tails, self.sigma / self.tails
-        return torch.stack(accepted).mean()
+        return torch.stack(accepted).mean(0)
 
     def _after(self, target: Target, state: ChainState, info: ChainInfo, sigma: Tensor) -> Tensor:
         """sigma(z) after a step. Kernels ask for the density of their proposal last, so it is known by then."""
@@ -77,8 +78,8 @@ class Voice:
         self.kept, self.sigma, self.tails = self.kept * change, self.sigma * change, weight
 
     def log_tails(self) -> Tensor | float:
-        """log p(w), which EM steps of w climb together with the likelihood."""
-        return 0.0 if self.tails is None else self.likelihood.log_weight_density(self.tails).sum()
+        """log p(w) [..., N], which EM steps of w climb together with the likelihood."""
+        return 0.0 if self.tails is None else self.likelihood.log_weight_density(self.tails).sum(-1)
 
     def responsibility(self, *, mean_field: bool) -> Tensor | None:
         """Probability of alpha = 1 given the draws: [..., N]; None for priors without alpha.

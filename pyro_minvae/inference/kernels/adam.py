@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity, value_and_gradient
 from pyro_minvae.inference.kernels.blocked import advance, gradient_at
+from pyro_minvae.inference.kernels.draws import Randomness
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class MapAdam:
         return ChainState(z, factors, gradient, moments=torch.stack([torch.zeros_like(z)] * 2))
 
     def step(
-        self, log_density: LogDensity, state: ChainState, generator: torch.Generator | None = None
+        self, log_density: LogDensity, state: ChainState, generator: Randomness | None = None
     ) -> tuple[ChainState, ChainInfo]:
         assert state.moments is not None
         gradient, age, (first, second) = gradient_at(log_density, state), state.age + 1, self.betas

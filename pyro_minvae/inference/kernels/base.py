@@ -18,6 +18,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from pyro_minvae.inference.kernels.draws import Randomness
+
 LogDensity = Callable[[Tensor], Tensor]
 Reach = tuple[int, int]
 
@@ -86,7 +88,7 @@ class Kernel(Protocol):
     def init(self, log_density: LogDensity, z: Tensor) -> ChainState: ...
 
     def step(
-        self, log_density: LogDensity, state: ChainState, generator: torch.Generator
+        self, log_density: LogDensity, state: ChainState, generator: Randomness
     ) -> tuple[ChainState, ChainInfo]: ...
 
 

@@ -26,6 +26,7 @@ from pyro_minvae.inference.kernels.base import (
     reach_of,
     value_and_gradient,
 )
+from pyro_minvae.inference.kernels.draws import Randomness, normal, uniform
 
 # Share of a step by which log step sizes follow the acceptance: RATE / t^DECAY sums to infinity, its square does not.
 RATE, DECAY = 2.0, 0.6
@@ -82,7 +83,7 @@ class BlockedKernel:
         return ChainState(z, factors, gradient, scale=torch.full_like(factors, self.step_size))
 
     def step(
-        self, log_density: LogDensity, state: ChainState, generator: torch.Generator
+        self, log_density: LogDensity, state: ChainState, generator: Randomness
     ) -> tuple[ChainState, ChainInfo]:
         def propose(state: ChainState, xi: Tensor, frames: Tensor | None) -> Proposal:
             return self.propose(log_density, state, xi, frames)
@@ -105,14 +106,13 @@ class BlockedKernel:
 
 
 def sweep(
-    log_density: LogDensity, state: ChainState, propose: Propose, generator: torch.Generator
+    log_density: LogDensity, state: ChainState, propose: Propose, generator: Randomness
 ) -> tuple[ChainState, ChainInfo]:
     """One Metropolis-Hastings move of every frame, colour after colour."""
     z, reach = state.position, reach_of(log_density)
-    xi = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+    xi = normal(z, generator)
     # Each frame moves once in a sweep, so one draw for each suffices.
-    u = torch.rand(state.log_density.shape, generator=generator, dtype=z.dtype, device=z.device)
-    threshold = u.log()
+    threshold = uniform(state.log_density, generator).log()
     infos = []
     for frames in colours(reach, z.shape[-2], z.device):
         proposal = propose(state, xi, frames)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, FrameGaussian, LogDensity, factors_at
 from pyro_minvae.inference.kernels.blocked import Proposal, only, sweep
+from pyro_minvae.inference.kernels.draws import Randomness
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +34,13 @@ class Independence:
         return ChainState(z, factors_at(log_density, z), proposal=proposal)
 
     def step(
-        self, log_density: LogDensity, state: ChainState, generator: torch.Generator
+        self, log_density: LogDensity, state: ChainState, generator: Randomness
     ) -> tuple[ChainState, ChainInfo]:
         return independence_step(log_density, state, generator)
 
 
 def independence_step(
-    log_density: LogDensity, state: ChainState, generator: torch.Generator
+    log_density: LogDensity, state: ChainState, generator: Randomness
 ) -> tuple[ChainState, ChainInfo]:
     """One sweep with proposals from `state.proposal`."""
     assert state.proposal is not None

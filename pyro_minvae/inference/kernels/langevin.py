@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity, value_and_gradient
 from pyro_minvae.inference.kernels.blocked import advance, gradient_at
+from pyro_minvae.inference.kernels.draws import Randomness, normal
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class UnadjustedLangevin:
         return ChainState(z, *value_and_gradient(log_density, z))
 
     def step(
-        self, log_density: LogDensity, state: ChainState, generator: torch.Generator
+        self, log_density: LogDensity, state: ChainState, generator: Randomness
     ) -> tuple[ChainState, ChainInfo]:
         z = state.position
-        xi = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+        xi = normal(z, generator)
         return advance(
             log_density, state, langevin_move(z, gradient_at(log_density, state), xi, self.step_size)
         )

@@ -17,6 +17,7 @@ from pyro_minvae.inference.kernels.base import (
     reach_of,
 )
 from pyro_minvae.inference.kernels.blocked import colours
+from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.kernels.independence import independence_step
 
 
@@ -62,7 +63,7 @@ class Laplace:
         return ChainState(z, factors_at(log_density, z), proposal=proposal)
 
     def step(
-        self, log_density: LogDensity, state: ChainState, generator: torch.Generator
+        self, log_density: LogDensity, state: ChainState, generator: Randomness
     ) -> tuple[ChainState, ChainInfo]:
         return independence_step(log_density, state, generator)
 
