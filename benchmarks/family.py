@@ -3,7 +3,7 @@
 Every recipe is trained on GRID's training clips, with the same seed, batch and number of passes over the data (its
 stages keep their proportions), then judged twice: by bounds on clean validation clips (the ELBO, and the
 importance-weighted bound, which is comparable between guides), and by enhancing the mixtures of
-`benchmarks/enhancement.py`. Trained runs are kept in --runs and not trained again. --out gets the tables between the
+`benchmarks/quality.py`. Trained runs are kept in --runs and not trained again. --out gets the tables between the
 two marks of that file; without it they are only printed. DATA (default: PYRO_MINVAE_DATA) holds `grid`,
 `librispeech/val` and `noise`.
 """
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from enhancement import noisy_set, run
+from common import noisy_set
+from quality import run
 from rich.console import Console
 
 from pyro_minvae.config import Recipe

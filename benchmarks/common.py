@@ -1,0 +1,133 @@
+"""What the benchmarks share: their mixtures, systems by name, tables, and what to say of the machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from pyro_minvae.data.corpus import open_corpus
+from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.evaluation import report
+from pyro_minvae.evaluation.manifest import Item, read_manifest
+from pyro_minvae.evaluation.mixing import White, babble, recordings
+from pyro_minvae.evaluation.noisy_set import make_noisy_set, select
+
+NOISES = ("cafe", "kitchen", "busy-street")
+# Share of the cores that other programs may keep busy before timings are called doubtful.
+BUSY = 0.25
+
+
+class System(NamedTuple):
+    """A model by name or folder, the preset that it runs with (None: its own settings), and what differs from it."""
+
+    name: str
+    preset: str | None
+    overrides: tuple[str, ...]
+
+
+def parse_system(text: str) -> System:
+    """`NAME,preset=best,inference.iterations=30`; commas inside brackets belong to a value."""
+    name, *settings = re.split(r",(?![^\[]*\])", text)
+    presets = [item.removeprefix("preset=") for item in settings if item.startswith("preset=")]
+    overrides = tuple(item for item in settings if not item.startswith("preset="))
+    return System(name, presets[-1] if presets else None, overrides)
+
+
+def make_enhancer(text: str, *overrides: str) -> Enhancer:
+    """The enhancer of a system as `parse_system` reads it, with more `overrides` after its own."""
+    system = parse_system(text)
+    preset: dict[str, Any] = {} if system.preset is None else {"preset": system.preset}
+    return Enhancer.from_pretrained(system.name, overrides=[*system.overrides, *overrides], **preset)
+
+
+def add_mixture_options(parser: argparse.ArgumentParser, *, clips: int) -> None:
+    """DATA, --noisy-set, --clips, --snr and --seed, for `mixtures`."""
+    parser.add_argument("data", type=Path, nargs="?", help="folder of corpora; default: PYRO_MINVAE_DATA")
+    parser.add_argument("--noisy-set", type=Path, help="the mixtures of `pyro-minvae mix` in place of DATA's")
+    parser.add_argument("--clips", type=int, default=clips, help=f"validation clips, default {clips}")
+    parser.add_argument("--snr", type=float, action="append", help="dB, repeatable; default: -5")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was typed, with the folder of corpora from the environment where it was not."""
+    options = parser.parse_args(arguments)
+    named = os.environ.get("PYRO_MINVAE_DATA")
+    options.data = options.data or (Path(named) if named else None)
+    if options.data is None and options.noisy_set is None:
+        parser.error("expected DATA, PYRO_MINVAE_DATA or --noisy-set")
+    options.snr = options.snr or [-5.0]
+    return options
+
+
+@contextmanager
+def mixtures(options: argparse.Namespace) -> Iterator[list[Item]]:
+    """The mixtures that the options name, in a temporary folder if they have to be made."""
+    if options.noisy_set is not None:
+        yield read_manifest(options.noisy_set)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield noisy_set(
+            options.data, Path(folder), clips=options.clips, snrs_db=options.snr, seed=options.seed
+        )
+
+
+def noisy_set(data: Path, folder: Path, *, clips: int, snrs_db: list[float], seed: int) -> list[Item]:
+    """The mixtures of `clips` validation clips of `data` with every noise at every SNR (dB), written below `folder`."""
+    noises = [
+        babble(data / "librispeech" / "val"),
+        *(noise for name in NOISES for noise in recordings(data / "noise" / f"{name}.flac")),
+        White(),
+    ]
+    speech = select(open_corpus(data / "grid"), source=data / "grid", split="val", limit=clips)
+    return make_noisy_set(speech, noises, snrs_db=snrs_db, out=folder, seed=seed)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """What timings depend on: processor, cores, torch, and how busy the cores are with other work (load average)."""
+    import torch
+
+    model = ""
+    if (path := Path("/proc/cpuinfo")).exists():
+        found = re.search(r"model name\s*:\s*(.+)", path.read_text(encoding="utf-8"))
+        model = found.group(1) if found else ""
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def caution(state: dict[str, Any]) -> str:
+    """A line on timings taken while `machine()` said `state`."""
+    where = f"{state['cores']} cores ({state['processor']}), torch {state['torch']}"
+    if state["load"] > BUSY * (state["cores"] or 1):
+        return f"{where}; load average {state['load']} before the run: other work was going on, so timings mean little."
+    return f"{where}; load average {state['load']} before the run."
+
+
+def command() -> str:
+    """What was typed."""
+    return "python benchmarks/" + report.command_line(sys.argv)
+
+
+def show(*texts: str) -> None:
+    """Print Markdown, never cut to the terminal: a table that is cut cannot be pasted elsewhere."""
+    Console(width=400, highlight=False, markup=False, soft_wrap=True).print("\n\n".join(texts))
