@@ -31,36 +31,17 @@ from pyro_minvae.types import Visual
 Loss = Callable[[], Tensor]
 
 
-def hand_written(
-    system: System, prior: str | None, guide: str | None, data: tuple[Tensor, Visual, Tensor]
-) -> Tensor:
+def hand_written(system: System, prior: str, guide: str, data: tuple[Tensor, Visual, Tensor]) -> Tensor:
     """-sum_n sum_alpha q(alpha) [log p(alpha, z, s) - log q(alpha, z)] as one would write it without Pyro."""
     power, visual, weight = data
-    seen, features = visual.valid[:, None], visual.features
-    zero, one = power.new_zeros(()), power.new_ones(())
-
-    def at_lips(network: nn.Module) -> tuple[Tensor, Tensor]:
-        mean, scale = network(torch.where(seen, features, zero))
-        return torch.where(seen, mean, zero), torch.where(seen, scale, one)
-
-    mean, scale = (x[None] for x in system.part("audio")(power))
-    if guide == "mixture":
-        lips = at_lips(system.part("visual"))
-        mean, scale = torch.stack([lips[0], mean[0]]), torch.stack([lips[1], scale[0]])
+    mean, scale = (torch.stack(x) for x in zip(*posteriors(system, guide, power, visual), strict=True))
     noise = torch.randn_like(mean)
     z = mean + scale * noise
-    log_variance = system.decoder.log_variance(z)
+    log_variance = system.decoder.log_variance(z, visual)
     log_s = -(log_variance + power * (-log_variance).exp()).sum(-1)
-    ratio = noise.square() + 2 * scale.log()
-    if prior == "standard":
-        ratio = ratio - z.square()
-    elif prior == "visual":
-        mu, s = at_lips(system.part("visual-prior"))
-        ratio = ratio - ((z - mu) / s).square() - 2 * s.log()
-    else:
-        ratio = ratio - mixture_terms(system, prior, z, at_lips)
+    ratio = noise.square() + 2 * scale.log() - distances(system, prior, z, visual)
     terms = log_s + 0.5 * ratio.sum(-1)
-    if guide != "mixture":
+    if len(mean) == 1:
         return -terms.sum()
     own: Any = system.own_prior
     pi = torch.where(visual.valid, own.logit.sigmoid(), 1 - CERTAIN)
@@ -69,20 +50,46 @@ def hand_written(
     return -(q * (terms + pi.log() - q.log())).sum()
 
 
-def mixture_terms(
-    system: System, prior: str | None, z: Tensor, at_lips: Callable[[nn.Module], tuple[Tensor, Tensor]]
-) -> Tensor:
-    """((z - mu_alpha) / s_alpha)^2 + 2 log s_alpha for both components [2, N, L]."""
-    mixture: Any = system.own_prior
-    s = (0.5 * mixture.log_variances).exp()
+def at_lips(network: nn.Module, visual: Visual) -> tuple[Tensor, Tensor]:
+    """The Gaussian of a visual network, N(0, I) on frames without lips."""
+    seen = visual.valid[:, None]
+    mean, scale = network(torch.where(seen, visual.features, 0.0))
+    return torch.where(seen, mean, 0.0), torch.where(seen, scale, 1.0)
+
+
+def posteriors(system: System, guide: str, power: Tensor, visual: Visual) -> list[tuple[Tensor, Tensor]]:
+    """(mean, scale) [N, L] of q(z | alpha, s, v) at index alpha."""
+    if guide == "concatenation":
+        return [system.part("joint")(power, visual)]
+    if guide == "audio":
+        return [system.part("audio")(power)]
+    lips = at_lips(system.part("visual"), visual)
+    if guide == "visual":
+        return [lips]
+    audio = system.part("audio")(power)
+    if guide == "mixture":
+        return [lips, audio]
+    # Products of experts, N(0, I) among them.
+    sure, seen = audio[1] ** -2, visual.valid[:, None] * lips[1] ** -2
+    precision = 1 + sure + seen
+    product = (audio[0] * sure + lips[0] * seen) / precision, precision.rsqrt()
+    return [product] if guide == "product" else [lips, product]
+
+
+def distances(system: System, prior: str, z: Tensor, visual: Visual) -> Tensor:
+    """((z - mu_alpha) / s_alpha)^2 + 2 log s_alpha of the prior's components, z [C, N, L]."""
+    if prior == "standard":
+        return z.square()
+    own: Any = system.own_prior
     if prior == "mixture":
-        return ((z - mixture.means[:, None]) / s[:, None, None]).square() + mixture.log_variances[
-            :, None, None
-        ]
-    mean, scale = at_lips(system.part("visual-prior"))
+        s = (0.5 * own.log_variances).exp()[:, None, None]
+        return ((z - own.means[:, None]) / s).square() + own.log_variances[:, None, None]
+    mean, scale = at_lips(system.part("visual-prior"), visual)
     lips = ((z[0] - mean) / scale).square() + 2 * scale.log()
-    audio = ((z[1] - mixture.means[1]) / s[1]).square() + mixture.log_variances[1]
-    return torch.stack([lips, audio])
+    if prior == "visual":
+        return lips[None]
+    s = (0.5 * own.log_variances[1]).exp()
+    return torch.stack([lips, ((z[1] - own.means[1]) / s).square() + own.log_variances[1]])
 
 
 def check_equal(by_pyro: Loss, by_hand: Loss, system: System, twin: System) -> None:
@@ -126,13 +133,14 @@ def measure(recipe: str, stage: int, batch: int, repeats: int, seed: int) -> dic
     power = torch.empty(batch, chosen.stft.bins).exponential_()
     visual = Visual(torch.randn(batch, chosen.lips.dimension), torch.rand(batch) < 0.95)
     weight = torch.rand(batch).clamp(0.01, 0.99)
-    bound = svi_loss(system.model(what.prior), system.guide(what.guide))
+    prior, guide = what.prior or chosen.model.prior.kind, what.guide or chosen.guide.kind
+    bound = svi_loss(system.model(prior), system.guide(guide))
 
     def by_pyro() -> Tensor:
         return bound(power, visual, responsibility=weight) / batch
 
     def by_hand() -> Tensor:
-        return hand_written(twin, what.prior, what.guide, (power, visual, weight)) / batch
+        return hand_written(twin, prior, guide, (power, visual, weight)) / batch
 
     check_equal(by_pyro, by_hand, system, twin)
     steps = step_of(by_pyro, system), step_of(by_hand, twin)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from pyro_minvae.recipe import load_recipe
+from pyro_minvae.recipe import load_recipe, recipe_names
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def benchmark() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("recipe", ["a-vae", "min-vae", "min-vae-visual-prior"])
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_losses_are_equal_at_the_real_sizes(benchmark: ModuleType, recipe: str) -> None:
     for stage in range(len(load_recipe(recipe).training.stages)):
         row = benchmark.measure(recipe, stage, 16, 1, seed=0)

@@ -126,3 +126,15 @@ def test_a_copy_of_a_system_follows_its_own_guide(duplicate) -> None:  # type: i
             parameter.add_(0.3)
         assert torch.equal(before, system.own_prior.log_prob(z, None))
         assert not torch.equal(before, twin.own_prior.log_prob(z, None))
+
+
+def test_pseudo_inputs_of_a_system_learn_through_its_guide() -> None:
+    system = family_system("vamp", "product").eval()
+    value = system.own_prior.log_prob(torch.randn(3, 2), None).sum()
+    through = [
+        *system.own_prior.parameters(),
+        *system.part("audio").parameters(),
+        *system.part("visual").parameters(),
+    ]
+    for gradient in torch.autograd.grad(value, through):
+        assert bool((gradient != 0).any())
