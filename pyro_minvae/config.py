@@ -117,6 +117,8 @@ class Inference(Section):
     `lips` = "auto" leaves out lips that move unlike any in training: guidance from a face that the networks cannot
     read is worse than none.
     `tolerance` > 0 stops early once the objective gains less than that share of its total gain in five iterations.
+    Recordings longer than `block_s` are cut into blocks that overlap by `overlap_s` (s), and up to `batch` blocks, of
+    one recording or of several, go through the loop side by side.
     """
 
     iterations: int = Field(50, ge=1)
@@ -134,6 +136,9 @@ class Inference(Section):
     start: Literal["guide", "audio", "prior"] = "guide"
     lips: Literal["auto", "always", "never"] = "auto"
     tolerance: float = Field(0.0, ge=0)
+    block_s: float = Field(20.0, gt=0)
+    overlap_s: float = Field(1.0, ge=0)
+    batch: int = Field(8, ge=1)
 
 
 class Recipe(Section):

@@ -80,7 +80,7 @@ class Denoiser:
     def states(self, pieces: Sequence[Piece]) -> Iterator[EMState]:
         """The EM loop on the pieces: unbatched for one, padded to the longest for several."""
         generators = [torch.Generator(self.device).manual_seed(piece.seed) for piece in pieces]
-        sources = [self._source(piece) for piece in pieces]
+        sources = [self.source(piece) for piece in pieces]
         noises = [
             self._noise(piece, source, generator)
             for piece, source, generator in zip(pieces, sources, generators, strict=True)
@@ -98,7 +98,7 @@ class Denoiser:
         whole, noise = _together(sources, longest), stack(noises, longest)
         return mcem([whole], noise, power, config=config, generator=streams, valid=valid)
 
-    def _source(self, piece: Piece) -> Source:
+    def source(self, piece: Piece) -> Source:
         """Where the chains begin, and how sure the guide is of it."""
         model, guide, choice = self.trained.model, self.trained.guide, self.recipe.inference.start
         power, visual = piece.power, piece.visual
@@ -149,6 +149,8 @@ def _together(sources: Sequence[Source], frames: int) -> Source:
             torch.stack([_padded(one.features, frames) for one in lips]),
             torch.stack([pad(one.valid, (0, frames - len(one.valid))) for one in lips]),
         )
-    spreads = [pad(s.spread, (0, 0, 0, frames - len(s.start)), value=1.0) for s in sources if s.spread is not None]
+    spreads = [
+        pad(s.spread, (0, 0, 0, frames - len(s.start)), value=1.0) for s in sources if s.spread is not None
+    ]
     start = torch.stack([_padded(source.start, frames) for source in sources])
     return Source(sources[0].model, visual, start, torch.stack(spreads))

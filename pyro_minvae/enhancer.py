@@ -3,59 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_minvae.assembly import noise_model
+from pyro_minvae.blocks import spans
 from pyro_minvae.checkpoint import Trained, load_model
+from pyro_minvae.denoiser import Denoiser, Piece
 from pyro_minvae.errors import InputError
-from pyro_minvae.features.stft import analyse, frame_count, frame_times, synthesise
-from pyro_minvae.features.stft import power as power_of
-from pyro_minvae.inference.mcem import EMState, mcem
-from pyro_minvae.inference.wiener import masks
-from pyro_minvae.media.audio import resample
+from pyro_minvae.features.stft import frame_times
+from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.media.crops import resize
 from pyro_minvae.media.lips import read_lips
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.recipe import override_recipe
+from pyro_minvae.recording import Enhanced, OpenRecording, Recording, checked
 from pyro_minvae.types import Lips, Visual
-
-# Early stopping compares the objective with the one this many iterations ago.
-LOOK_BACK = 5
-
-# Channels whose mean has less than this share of the loudest one's power (-20 dB) cancel each other.
-CANCELLED = 0.01
-
-
-class Enhanced(NamedTuple):
-    """What `Enhancer` returns.
-
-    `speech` and `noise` have the input's shape and rate and sum to it. `responsibilities` [N] at `times` [N] (s) are
-    the probability that a frame follows the audio component (None for models without alpha), `responsibility` their
-    mean; `used_video` tells whether the lips guided the inference, `without_video` why not.
-    `mask` [N, F] is the Wiener filter on the model's STFT. `real_time_factor` is processing over playing time, where
-    processing is all from waveform and mouth crops to the result, but not finding the face in a video.
-    """
-
-    speech: np.ndarray
-    noise: np.ndarray
-    rate: int
-    seconds: float
-    iterations: int
-    acceptance: float
-    responsibility: float | None
-    responsibilities: np.ndarray | None
-    times: np.ndarray
-    mask: np.ndarray
-    real_time_factor: float
-    used_video: bool
-    without_video: str
 
 
 class Enhancer:
@@ -65,6 +31,7 @@ class Enhancer:
         self.trained = trained
         self.recipe = trained.recipe
         self.device = torch.device(device)
+        self.denoiser = Denoiser(trained, self.recipe, self.device)
 
     @classmethod
     def from_pretrained(
@@ -110,31 +77,57 @@ class Enhancer:
         Raises:
             InputError: for no samples, NaN or infinite samples, a bad rate, or a bad video.
         """
-        signal = _checked(waveform, rate)
-        lips, reason = self._guidance(video)
+        return self.many([Recording(waveform, rate, video, seed)], watch=watch)[0]
+
+    def many(
+        self, recordings: Sequence[Recording], *, watch: Callable[[EMState], None] | None = None
+    ) -> list[Enhanced]:
+        """Enhance several recordings, `inference.batch` blocks of them side by side; each as if it came alone.
+
+        Raises:
+            InputError: as for one, before any is enhanced.
+        """
+        for recording in recordings:
+            checked(recording.waveform, recording.rate)
+        # Finding faces is not counted as processing.
+        guided = [(recording, *self._guidance(recording.video)) for recording in recordings]
         start = time.perf_counter()
-        stft = self.recipe.stft
-        channels = torch.as_tensor(resample(signal, rate, stft.rate), dtype=torch.float32, device=self.device)
-        visual = None if lips is None else self.visual(lips, frame_count(channels.shape[-1], stft))
-        state, mask = self._estimate(reference(channels), visual, seed, watch)
-        speech = self._filtered(mask, channels, rate, signal.shape[-1]).reshape(np.shape(waveform))
-        seconds = signal.shape[-1] / rate
-        weights = None if state is None or state.responsibility is None else state.responsibility[0]
-        return Enhanced(
-            speech=speech,
-            noise=signal.reshape(np.shape(waveform)) - speech,
-            rate=rate,
-            seconds=seconds,
-            iterations=0 if state is None else state.iteration,
-            acceptance=float("nan") if state is None else state.acceptance,
-            responsibility=None if weights is None else float(weights.mean()),
-            responsibilities=None if weights is None else weights.cpu().numpy(),
-            times=frame_times(mask.shape[-2], stft).numpy(),
-            mask=mask.cpu().numpy(),
-            real_time_factor=(time.perf_counter() - start) / seconds,
-            used_video=visual is not None,
-            without_video=reason,
+        opened = [self._open(recording, lips, reason) for recording, lips, reason in guided]
+        for group in self._groups(opened):
+            pieces = [one.piece(span) for one, span in group]
+            for (one, span), filtered in zip(group, self.denoiser(pieces, watch), strict=True):
+                one.add(span, filtered, self._overlap)
+        playing = sum(one.seconds for one in opened)
+        return [one.close((time.perf_counter() - start) / playing) for one in opened]
+
+    def _open(self, recording: Recording, lips: Lips | None, reason: str) -> OpenRecording:
+        opened = OpenRecording(
+            recording, stft=self.recipe.stft, device=self.device, lips=lips, without_video=reason
         )
+        if lips is not None:
+            opened.visual = self.visual(lips, opened.frames)
+        return opened
+
+    @property
+    def _overlap(self) -> int:
+        """Samples in which neighbouring blocks overlap, a whole number of hops."""
+        stft = self.recipe.stft
+        return round(self.recipe.inference.overlap_s * stft.rate / stft.hop) * stft.hop
+
+    def _groups(self, recordings: Sequence[OpenRecording]) -> Iterator[list[tuple[OpenRecording, range]]]:
+        """The blocks of all recordings but silent ones, in groups that go through the loop side by side."""
+        stft, inference = self.recipe.stft, self.recipe.inference
+        block = round(inference.block_s * stft.rate / stft.hop) * stft.hop
+        size = inference.batch if self.denoiser.batches else 1
+        for sees in (True, False):
+            todo = [
+                (one, span)
+                for one in recordings
+                if (one.visual is not None) == sees and one.peak > 0
+                for span in spans(one.samples, block=block, overlap=self._overlap)
+            ]
+            for first in range(0, len(todo), size):
+                yield todo[first : first + size]
 
     @property
     def caution(self) -> str:
@@ -198,81 +191,9 @@ class Enhancer:
         with torch.no_grad():
             return self.trained.lips.visual(lips, frame_times(frames, self.recipe.stft))
 
-    def states(self, power: Tensor, visual: Visual | None, seed: int = 0) -> Iterator[EMState]:
-        """The EM loop on the power spectrogram [N, F] of a mixture at max|x| = 1."""
-        generator = torch.Generator(self.device).manual_seed(seed)
-        stft = self.recipe.stft
-        source = self.source(power, visual)
-        noise = noise_model(
-            self.recipe.noise,
-            power,
-            rate=stft.rate / stft.hop,
-            speech=self.trained.model.variance(source.start, visual),
-            generator=generator,
-        )
-        config = self.recipe.inference
-        return until_settled(
-            mcem([source], noise, power, config=config, generator=generator), config.tolerance
-        )
-
     def source(self, power: Tensor, visual: Visual | None) -> Source:
         """The speaker as the EM loop sees it: the model, its lips, and where the chains begin."""
-        return Source(self.trained.model, visual, *self._start(power, visual))
-
-    def _start(self, power: Tensor, visual: Visual | None) -> tuple[Tensor, Tensor]:
-        """Where the chains begin, and how sure the guide is of it: mean and standard deviation [N, L]."""
-        model, guide, choice = self.trained.model, self.trained.guide, self.recipe.inference.start
-        with torch.no_grad():
-            if choice == "prior":
-                proposal = model.prior.given(None, visual, len(power))
-            elif choice == "audio":
-                proposal = guide.posteriors(power, visual)[-1]
-            else:
-                proposal = guide.propose(power, visual)
-            shape = len(power), self.recipe.model.latent
-            return proposal.mean.expand(shape), proposal.stddev.expand(shape)
-
-    def _estimate(
-        self, mixture: Tensor, visual: Visual | None, seed: int, watch: Callable[[EMState], None] | None
-    ) -> tuple[EMState | None, Tensor]:
-        """The last state and the Wiener filter [N, F] of a mono mixture [S]; silence needs no inference."""
-        peak = mixture.abs().max()
-        spectrum = analyse(mixture / peak.clamp_min(1e-30), self.recipe.stft)
-        power = power_of(spectrum)
-        if peak == 0:
-            return None, torch.zeros_like(power)
-        recent: deque[Tensor] = deque(maxlen=self.recipe.inference.average)
-        state = None
-        for state in self.states(power, visual, seed):
-            recent.append(masks(state.variances, state.noise)[0])
-            if watch is not None:
-                watch(state)
-        return state, torch.stack(tuple(recent)).mean(0)
-
-    def _filtered(self, mask: Tensor, channels: Tensor, rate: int, samples: int) -> np.ndarray:
-        """The Wiener filter [N, F] on all channels [channels, S'], at the input's rate: [channels, samples]."""
-        stft = self.recipe.stft
-        filtered = synthesise(mask * analyse(channels, stft), channels.shape[-1], stft)
-        return _fit_length(resample(filtered.cpu().numpy().astype(np.float64), stft.rate, rate), samples)
-
-
-def reference(channels: Tensor) -> Tensor:
-    """The signal [S] that the filter of [channels, S] is estimated on: their mean, or the loudest if they cancel."""
-    mean, powers = channels.mean(0), channels.square().mean(-1)
-    cancelled = mean.square().mean() < CANCELLED * powers.max()
-    return channels[powers.argmax()] if cancelled else mean
-
-
-def until_settled(states: Iterator[EMState], tolerance: float) -> Iterator[EMState]:
-    """Pass states on until the objective gains less than `tolerance` of its whole gain in `LOOK_BACK` iterations."""
-    history: list[float] = []
-    for state in states:
-        yield state
-        history.append(state.objective)
-        if tolerance > 0 and len(history) > LOOK_BACK:
-            gain = history[-1] - history[-1 - LOOK_BACK]
-            if gain < tolerance * max(history[-1] - history[0], 0.0):
-                return
+        return self.denoiser.source(Piece(power, visual, 0))
 
 
 def check_device(device: str) -> None:
@@ -300,23 +221,3 @@ def _fitted(lips: Lips, size: int) -> Lips:
     if not len(crops) == len(lips.times) == len(lips.valid):
         raise InputError(f"lips: expected times and valid for {len(crops)} crops, found another number")
     return lips._replace(crops=resize(crops, size))
-
-
-def _checked(waveform: np.ndarray | Tensor, rate: int) -> np.ndarray:
-    """The input as float64 [channels, S]."""
-    if not isinstance(rate, int | np.integer) or rate <= 0:
-        raise InputError(f"rate: expected a positive whole number (Hz), found {rate}")
-    signal = np.asarray(waveform, dtype=np.float64)
-    if signal.ndim not in (1, 2):
-        raise InputError(f"waveform: expected shape [S] or [channels, S], found {list(signal.shape)}")
-    if signal.size == 0:
-        raise InputError("waveform: expected at least one sample, found none")
-    if not np.isfinite(signal).all():
-        raise InputError("waveform: expected finite samples, found NaN or infinity")
-    return signal.reshape(-1, signal.shape[-1])
-
-
-def _fit_length(signal: np.ndarray, samples: int) -> np.ndarray:
-    """Cut or pad [channels, S] with zeros at the end: resampling there and back may add or lose a few samples."""
-    signal = signal[..., :samples]
-    return np.pad(signal, ((0, 0), (0, samples - signal.shape[-1])))

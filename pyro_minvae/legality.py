@@ -50,6 +50,11 @@ def recipe_fault(recipe: Recipe) -> str | None:
         return f"stft: expected an even window no shorter than the hop, found {stft.window} and {stft.hop}"
     if inference.keep > inference.steps:
         return f"inference.keep: expected at most inference.steps = {inference.steps}, found {inference.keep}"
+    if inference.block_s <= 2 * inference.overlap_s + stft.hop / stft.rate:
+        return (
+            f"inference.block_s: expected more than twice inference.overlap_s = {inference.overlap_s:g}, "
+            f"found {inference.block_s:g}"
+        )
     low, high = recipe.training.level_db
     if low > high:
         return f"training.level_db: expected the lower level first, found {low:g} and {high:g}"

@@ -34,6 +34,7 @@ def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
     if video:
         tree["model"]["prior"] = {"kind": "visual-mixture", "hidden": [8]}
         tree["guide"] = {"kind": "mixture", "visual": {"hidden": [8]}}
+        tree["training"]["stages"].append({"name": "both", "epochs": 1})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         system = System(parse_recipe(tree, source="tests/tiny.py"))

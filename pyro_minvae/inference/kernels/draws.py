@@ -33,7 +33,7 @@ Randomness = torch.Generator | Streams
 
 def normal(like: Tensor, source: Randomness) -> Tensor:
     """Standard normal draws of the shape of z [..., N, L]."""
-    kind = {"dtype": like.dtype, "device": like.device}
+    kind: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
     if isinstance(source, Streams):
         return source.fill(torch.randn, like.shape, -2, **kind)
     return torch.randn(like.shape, generator=source, **kind)
@@ -41,7 +41,7 @@ def normal(like: Tensor, source: Randomness) -> Tensor:
 
 def uniform(like: Tensor, source: Randomness) -> Tensor:
     """Uniform draws from [0, 1) of the shape of a log density [..., N]."""
-    kind = {"dtype": like.dtype, "device": like.device}
+    kind: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
     if isinstance(source, Streams):
         return source.fill(torch.rand, like.shape, -1, **kind)
     return torch.rand(like.shape, generator=source, **kind)

@@ -1,0 +1,171 @@
+"""One recording on its way through the enhancer: what comes in, what goes out, and the blocks in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_minvae.blocks import fade
+from pyro_minvae.config import Stft
+from pyro_minvae.denoiser import Filtered, Piece
+from pyro_minvae.errors import InputError
+from pyro_minvae.features.stft import analyse, frame_count, frame_times, power, synthesise
+from pyro_minvae.media.audio import resample
+from pyro_minvae.types import Lips, Visual
+
+# Channels whose mean has less than this share of the loudest one's power (-20 dB) cancel each other.
+CANCELLED = 0.01
+
+# Seeds of a recording's blocks are this far apart, so that neighbouring seeds of recordings do not share them.
+STRIDE = 7_919
+
+
+class Recording(NamedTuple):
+    """What to enhance: `waveform` [S] or [channels, S] at `rate` Hz, a video (file or `Lips`) or None, and a seed."""
+
+    waveform: np.ndarray | Tensor
+    rate: int
+    video: str | Path | Lips | None = None
+    seed: int = 0
+
+
+class Enhanced(NamedTuple):
+    """What `Enhancer` returns.
+
+    `speech` and `noise` have the shape and rate of `mixture`, the input, and sum to it. `responsibilities` [N] at
+    `times` [N] (s) are the probability that a frame follows the audio component (None for models without alpha),
+    `responsibility` their mean; `used_video` tells whether the lips guided the inference, `without_video` why not.
+    `real_time_factor` is processing over playing time (of all recordings, where several are enhanced at once);
+    processing is all from waveform and mouth crops to the result, but not finding the face in a video.
+    """
+
+    mixture: np.ndarray
+    speech: np.ndarray
+    rate: int
+    seconds: float
+    iterations: int
+    acceptance: float
+    responsibility: float | None
+    responsibilities: np.ndarray | None
+    times: np.ndarray
+    real_time_factor: float
+    used_video: bool
+    without_video: str
+
+    @property
+    def noise(self) -> np.ndarray:
+        """The rest of the mixture."""
+        return self.mixture - self.speech
+
+
+class OpenRecording:
+    """A recording at the model's rate, filtered block by block.
+
+    `channels` [channels, S'] at the STFT's rate, `mono` [S'] what the filter is estimated on, `visual` the lips on the
+    STFT clock or None; `without_video` says why there are none.
+    """
+
+    def __init__(
+        self, recording: Recording, *, stft: Stft, device: torch.device, lips: Lips | None, without_video: str
+    ) -> None:
+        self.recording, self.stft, self.lips, self.without_video = recording, stft, lips, without_video
+        self.signal = checked(recording.waveform, recording.rate)
+        self.seconds = self.signal.shape[-1] / recording.rate
+        resampled = resample(self.signal, recording.rate, stft.rate)
+        self.channels = torch.as_tensor(resampled, dtype=torch.float32, device=device)
+        self.mono = reference(self.channels)
+        self.peak = float(self.mono.abs().max())
+        self.visual: Visual | None = None
+        self.speech = torch.zeros_like(self.channels)
+        self.frames = frame_count(self.samples, stft)
+        self.weights: Tensor | None = None
+        self.done: list[Filtered] = []
+
+    @property
+    def samples(self) -> int:
+        """S', at the model's rate."""
+        return self.channels.shape[-1]
+
+    def piece(self, span: range) -> Piece:
+        """A block as the loop takes it: its power at max|x| = 1 of the whole recording, and its lips."""
+        spectrum = analyse(self.mono[span.start : span.stop] / self.peak, self.stft)
+        first, count = span.start // self.stft.hop, spectrum.shape[-2]
+        visual = None
+        if self.visual is not None:
+            part = slice(first, first + count)
+            visual = Visual(self.visual.features[part], self.visual.valid[part])
+        return Piece(power(spectrum), visual, (self.recording.seed + STRIDE * span.start) % 2**63)
+
+    def add(self, span: range, filtered: Filtered, overlap: int) -> None:
+        """Filter a block of all channels, faded into its neighbours."""
+        block = self.channels[:, span.start : span.stop]
+        speech = synthesise(filtered.mask * analyse(block, self.stft), block.shape[-1], self.stft)
+        weights = fade(span, samples=self.samples, overlap=overlap).to(speech)
+        self.speech[:, span.start : span.stop] += weights * speech
+        if filtered.responsibility is not None:
+            if self.weights is None:
+                self.weights = torch.ones(self.frames)
+            # From the middle of the overlap on the later block speaks.
+            skip = overlap // 2 // self.stft.hop if span.start > 0 else 0
+            first = span.start // self.stft.hop + skip
+            part = filtered.responsibility[skip:].cpu()[: self.frames - first]
+            self.weights[first : first + len(part)] = part
+        self.done.append(filtered._replace(mask=filtered.mask[:0]))
+
+    def close(self, real_time_factor: float) -> Enhanced:
+        """The result at the input's rate, shape and level."""
+        speech = self.speech.cpu().numpy().astype(np.float64)
+        del self.channels, self.speech, self.mono
+        signal, weights = self.signal, self.weights
+        speech = _fit_length(resample(speech, self.stft.rate, self.recording.rate), signal.shape[-1])
+        shape = np.shape(self.recording.waveform)
+        acceptance = [filtered.acceptance for filtered in self.done]
+        return Enhanced(
+            mixture=signal.reshape(shape),
+            speech=speech.reshape(shape),
+            rate=self.recording.rate,
+            seconds=self.seconds,
+            iterations=max((filtered.iterations for filtered in self.done), default=0),
+            acceptance=float(np.mean(acceptance)) if acceptance else float("nan"),
+            responsibility=None if weights is None else float(weights.mean()),
+            responsibilities=None if weights is None else weights.numpy(),
+            times=frame_times(self.frames, self.stft).numpy(),
+            real_time_factor=real_time_factor,
+            used_video=self.lips is not None,
+            without_video=self.without_video,
+        )
+
+
+def reference(channels: Tensor) -> Tensor:
+    """The signal [S] that the filter of [channels, S] is estimated on: their mean, or the loudest if they cancel."""
+    mean, powers = channels.mean(0), channels.square().mean(-1)
+    cancelled = mean.square().mean() < CANCELLED * powers.max()
+    return channels[powers.argmax()] if cancelled else mean
+
+
+def checked(waveform: np.ndarray | Tensor, rate: int) -> np.ndarray:
+    """The input as float64 [channels, S].
+
+    Raises:
+        InputError: for a bad rate or shape, no samples, or samples that are not finite.
+    """
+    if not isinstance(rate, int | np.integer) or rate <= 0:
+        raise InputError(f"rate: expected a positive whole number (Hz), found {rate}")
+    signal = np.asarray(waveform, dtype=np.float64)
+    if signal.ndim not in (1, 2):
+        raise InputError(f"waveform: expected shape [S] or [channels, S], found {list(signal.shape)}")
+    if signal.size == 0:
+        raise InputError("waveform: expected at least one sample, found none")
+    if not np.isfinite(signal).all():
+        raise InputError("waveform: expected finite samples, found NaN or infinity")
+    return signal.reshape(-1, signal.shape[-1])
+
+
+def _fit_length(signal: np.ndarray, samples: int) -> np.ndarray:
+    """Cut or pad [channels, S] with zeros at the end: resampling there and back may add or lose a few samples."""
+    signal = signal[..., :samples]
+    return np.pad(signal, ((0, 0), (0, samples - signal.shape[-1])))
