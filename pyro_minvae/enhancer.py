@@ -19,7 +19,7 @@ from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.media.crops import resize
 from pyro_minvae.media.lips import read_lips
 from pyro_minvae.models.mixture import Source
-from pyro_minvae.recipe import override_recipe
+from pyro_minvae.recipe import override_recipe, preset_recipe
 from pyro_minvae.recording import Enhanced, OpenRecording, Recording, checked
 from pyro_minvae.types import Lips, Visual
 
@@ -35,14 +35,20 @@ class Enhancer:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, device: str = "cpu", overrides: Sequence[str] = ()
+        cls,
+        name: str | Path,
+        *,
+        device: str = "cpu",
+        preset: str | None = None,
+        overrides: Sequence[str] = (),
     ) -> Enhancer:
         """A bundled model by name, or a folder written by training.
 
+        `preset` is "fast", "best" or "paper" in place of the noise model and the inference of the model's recipe;
         `overrides` such as "inference.iterations=30" change settings of `inference` and `noise`, and `crops.face`.
 
         Raises:
-            InputError: if there is no such model or setting, or the device is not available.
+            InputError: if there is no such model, preset or setting, or the device is not available.
         """
         check_device(device)
         trained = load_model(name, device)
@@ -52,7 +58,8 @@ class Enhancer:
                 f"--set {fixed[0]}: expected a setting of inference or noise, or crops.face; "
                 "the others are fixed by training"
             )
-        recipe = override_recipe(trained.recipe, list(overrides))
+        recipe = trained.recipe if preset is None else preset_recipe(trained.recipe, preset)
+        recipe = override_recipe(recipe, list(overrides))
         return cls(trained._replace(recipe=recipe), device)
 
     def __call__(

@@ -18,6 +18,7 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.legality import recipe_fault
 
 RECIPES = Path(__file__).parent / "recipes"
+PRESETS = Path(__file__).parent / "presets"
 
 
 def _kinds(union: Any) -> tuple[str, ...]:
@@ -75,6 +76,23 @@ def parse_recipe(tree: dict[str, Any], overrides: list[str] | None = None, *, so
     if fault:
         raise InputError(f"{source}: {fault}")
     return recipe
+
+
+def preset_names() -> list[str]:
+    """The presets of the enhancement that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def preset_recipe(recipe: Recipe, name: str) -> Recipe:
+    """A copy of `recipe` with the noise model and the inference of a preset: "fast", "best" or "paper".
+
+    Raises:
+        InputError: for another name.
+    """
+    if name not in preset_names():
+        raise InputError(f"--preset {name}: expected one of {', '.join(preset_names())}")
+    preset = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+    return parse_recipe({**recipe.model_dump(mode="json"), **preset}, source=f"preset {name}")
 
 
 def override_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:

@@ -32,8 +32,14 @@ def enhance(
         list[str] | None,
         typer.Option("--set", help="Override, e.g. inference.iterations=50 or noise.rank=8."),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="fast, best or paper, in place of the model's own settings.")
+    ] = None,
     noise_out: Annotated[
         Path | None, typer.Option(help="Also write the noise: file for one INPUT, folder for several.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Diagnosis as .html or .png for one INPUT, folder for several.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
 ) -> None:
@@ -42,8 +48,8 @@ def enhance(
     from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.jobs import plan
 
-    jobs = plan(inputs, video=video, out=out, noise_out=noise_out)
-    enhancer = Enhancer.from_pretrained(model, device=device, overrides=settings or [])
+    jobs = plan(inputs, video=video, out=out, noise_out=noise_out, report=report)
+    enhancer = Enhancer.from_pretrained(model, device=device, preset=preset, overrides=settings or [])
     if enhancer.caution:
         warn(f"{model}: {enhancer.caution}")
     if len(jobs) == 1:

@@ -17,6 +17,9 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Random seed; each mixture adds its own name.")
     ] = 0,
+    preset: Annotated[
+        str | None, typer.Option(help="fast, best or paper, in place of the model's own settings.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the model.")
     ] = None,
@@ -47,7 +50,7 @@ def evaluate(
     from pyro_minvae.media.files import check_writable, make_folder
 
     items = spread(read_manifest(manifest), limit)
-    make = partial(Enhancer.from_pretrained, model, device=device, overrides=set_ or [])
+    make = partial(Enhancer.from_pretrained, model, device=device, preset=preset, overrides=set_ or [])
     enhancer = make()  # an unknown model or setting is answered here, before the processes start
     if enhancer.caution:
         warn(f"{model}: {enhancer.caution}")
