@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pyro_minvae.data.folder import pair_by_stem
 from pyro_minvae.enhancer import Enhanced, Enhancer
 from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation.page import Reporter, check_report
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.media.audio import (
     WRITABLE,
@@ -23,6 +24,7 @@ from pyro_minvae.media.audio import (
     write_audio,
 )
 from pyro_minvae.media.files import check_writable, make_folder
+from pyro_minvae.types import Lips
 
 # What is added to the stems of results beside their input.
 ENHANCED, NOISE = "-enhanced", "-noise"
@@ -36,12 +38,16 @@ class Done(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One recording: sound from `audio`, lips from `video` (or None), results to `out` and `noise_out` (or None)."""
+    """One recording: sound from `audio`, lips from `video` (or None), results to `out` and `noise_out` (or None).
+
+    `report` is where a diagnosis of the enhancement goes, if at all.
+    """
 
     audio: Path
     video: Path | None
     out: Path
     noise_out: Path | None
+    report: Path | None = None
 
     def run(
         self, enhancer: Enhancer, *, seed: int = 0, watch: Callable[[EMState], None] | None = None
@@ -52,7 +58,12 @@ class Job(NamedTuple):
             InputError: if a file cannot be read or written.
         """
         audio = coded_for(self.out, read_audio(self.audio))
-        result = enhancer(audio.waveform, audio.rate, self.video, seed=seed, watch=watch)
+        video: Path | Lips | None = self.video
+        reporter = None
+        if self.report is not None:
+            reporter = Reporter(self.report, enhancer, video, watch=watch, title=self.audio.name)
+            watch, video = reporter.watch, reporter.lips or video
+        result = enhancer(audio.waveform, audio.rate, video, seed=seed, watch=watch)
         notes = self._notes(enhancer, result)
         mixture = quantise(audio.waveform, audio.subtype)
         speech = quantise(result.speech, audio.subtype)
@@ -63,6 +74,9 @@ class Job(NamedTuple):
             clipped = write_audio(path, audio._replace(waveform=waveform))
             if clipped:
                 notes.append(f"{path}: {clipped} samples clipped")
+        if reporter is not None:
+            # Last, so that whatever may go wrong with it costs no result.
+            reporter.write(audio, result, seed)
         return Done(result, notes)
 
     def _notes(self, enhancer: Enhancer, result: Enhanced) -> list[str]:
@@ -78,6 +92,7 @@ def plan(
     video: Path | None = None,
     out: Path | None = None,
     noise_out: Path | None = None,
+    report: Path | None = None,
 ) -> list[Job]:
     """Pair sounds with lips and with outputs, and check that every output can be written before any work.
 
@@ -95,7 +110,7 @@ def plan(
             raise InputError(f"{video}: expected a video or lip crops, found no such file")
         pairs = [(pairs[0][0], video)]
     single = len(pairs) == 1 and not os.path.isdir(inputs[0])
-    for target in (out, noise_out):
+    for target in (out, noise_out, report):
         if target is not None and not single:
             make_folder(target, "a folder for the results")
     jobs = [
@@ -104,6 +119,7 @@ def plan(
             lips,
             _output(audio, out, single, ENHANCED),
             None if noise_out is None else _output(audio, noise_out, single, NOISE),
+            None if report is None else _report(audio, report, single),
         )
         for audio, lips in pairs
     ]
@@ -155,12 +171,17 @@ def _output(audio: Path, target: Path | None, single: bool, what: str) -> Path:
     return target / f"{audio.stem}{suffix}"
 
 
+def _report(audio: Path, target: Path, single: bool) -> Path:
+    """Where a report goes: the named file, or `STEM.html` in the named folder."""
+    return target if single and not os.path.isdir(target) else target / f"{audio.stem}.html"
+
+
 def _check(jobs: Sequence[Job]) -> None:
     taken: dict[str, Path] = {}
     # Unlike Path.resolve, realpath gives an answer for links that go round in circles too.
     inputs = {os.path.realpath(p) for job in jobs for p in (job.audio, job.video) if p is not None}
     for job in jobs:
-        for path in (job.out, job.noise_out):
+        for path in (job.out, job.noise_out, job.report):
             if path is None:
                 continue
             real = os.path.realpath(path)
@@ -170,4 +191,4 @@ def _check(jobs: Sequence[Job]) -> None:
                 raise InputError(f"{path}: expected one output per input, found two ({taken[real]} too)")
             taken[real] = job.audio
             check_writable(path)
-            check_suffix(path)
+            check_report(path) if path == job.report else check_suffix(path)

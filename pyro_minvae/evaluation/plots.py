@@ -13,10 +13,8 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.benchmark import Inspect, Outcome
 from pyro_minvae.evaluation.manifest import Item
 from pyro_minvae.evaluation.mixing import spread
+from pyro_minvae.evaluation.panels import paint
 from pyro_minvae.media.files import atomic, check_writable, make_folder
-
-RANGE_DB = 70.0
-"""How far below the loudest point of the mixture the colours reach."""
 
 WINDOW_S = 0.032
 
@@ -89,16 +87,7 @@ def draw(
     top = max(float(next(iter(pictures.values())).max()), -200.0)
     seconds = max(len(signal) for signal in signals.values()) / rate
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
-        image = axis.imshow(
-            picture.T - top,
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            extent=(0, len(signals[name]) / rate, 0, rate / 2000),
-            vmin=-RANGE_DB,
-            vmax=0,
-            cmap="magma",
-        )
+        image = paint(axis, picture - top, (0, len(signals[name]) / rate, 0, rate / 2000))
         axis.set_ylabel(f"{name}\nfrequency [kHz]")
     figure.colorbar(image, ax=axes[: len(signals)], label="power [dB re loudest point of the mixture]")
     if switching:
