@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from signals import speechlike
 from tiny import save_tiny_model
+from tiny_training import RATE as SLOW
+from tiny_training import tiny_recipe
 
 from pyro_minvae.blocks import fade, spans
+from pyro_minvae.checkpoint import save_model
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
+from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.recipe import load_recipe, preset_names, preset_recipe
 from pyro_minvae.recording import Recording
+from pyro_minvae.system import System
 from pyro_minvae.types import Lips
 
 RATE = 16000
@@ -104,6 +110,22 @@ def test_a_long_recording_is_its_blocks_faded_together(model: Path) -> None:
     assert len(whole.responsibilities) == len(whole.times)
     # Every block has been filtered: nowhere is the speech silence.
     assert np.abs(whole.speech).reshape(-1, 1000).max(1).min() > 0
+
+
+@pytest.mark.parametrize("e_step", ["mean-field", "marginal"])
+def test_thousands_of_iterations_stay_finite(tmp_path: Path, e_step: str) -> None:
+    """In the single precision that is used: no factor runs away or dies of rounding."""
+    torch.manual_seed(0)
+    save_model(tmp_path, System(tiny_recipe("a-vae")), {})
+    settings = ["inference.iterations=4000", "inference.steps=1", f"inference.e_step={e_step}"]
+    sound = speechlike(SLOW, 0.2, seed=3) + 0.1 * np.random.default_rng(3).standard_normal(SLOW // 5)
+    recent: deque[EMState] = deque(maxlen=1)
+    Enhancer.from_pretrained(tmp_path, overrides=settings)(sound, SLOW, watch=recent.append)
+    (last,) = recent
+    assert last.iteration == 4000
+    assert np.isfinite(last.objective)
+    assert all(bool(torch.isfinite(t).all()) for t in (last.variances, last.noise, last.gain, last.draws))
+    assert float(last.noise.min()) > 0
 
 
 def test_silence_among_recordings_stays_silent(model: Path) -> None:
