@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 
 def spectra(diagnosis: Diagnosis) -> list[Panel]:
     """Mixture, estimate, noise and the deviation of the estimate, on one scale of colours."""
-    top = decibels(diagnosis.mixture).max()
+    top = decibels(diagnosis.mixture).max() if diagnosis.mixture.any() else 0.0
     maps = {
         "mixture": decibels(diagnosis.mixture),
         "estimate of the speech": decibels(diagnosis.estimate),

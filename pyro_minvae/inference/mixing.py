@@ -74,7 +74,8 @@ def judge(
         last = last[torch.arange(FROM_EM) % len(last)]
         start = torch.cat([last, dispersed(source, FROM_PRIOR, seed)])
         kernel = make_kernel(config, source)
-        accepted, draws = sample(kernel, target, start, seed=seed, warmup=max(WARMUP, config.warmup))
+        warmup = max(WARMUP, config.warmup)
+        accepted, draws = sample(kernel, target, start, seed=seed, warmup=warmup, steps=STEPS)
         aim = getattr(kernel, "target_acceptance", None) if config.warmup else None
         mixing = mixed(accepted[:FROM_EM], draws)._replace(aim=aim)
         thinned = draws[:FROM_EM, :: max(1, STEPS // DECODED)].flatten(0, 1)
@@ -103,7 +104,7 @@ def last_target(source: Source, state: EMState, power: Tensor, config: Inference
 
 
 def sample(
-    kernel: Kernel, target: Target, start: Tensor, *, seed: int = 0, warmup: int = WARMUP, steps: int = STEPS
+    kernel: Kernel, target: Target, start: Tensor, *, seed: int, warmup: int, steps: int
 ) -> tuple[Tensor, Tensor]:
     """What chains do from `start` [R, N, L] on, after a warm-up: decisions [R, S, N] and draws [R, S, N, L]."""
     generator = torch.Generator(start.device).manual_seed(seed)
