@@ -21,8 +21,9 @@ from pyro_minvae.models.priors import at_valid
 
 # Relative to the largest entry of a tensor's gradient.
 AUTOGRAD = 1e-7
-# Central differences in double precision, relative to the norm of a tensor's gradient.
-DIFFERENCES = 1e-5
+# Central differences in double precision, relative to the norm of a tensor's gradient, and the rounding error of the
+# bound that they divide by the step.
+DIFFERENCES, NOISE = 1e-5, 1e-14
 # Gradients of tensors below this share of the largest are rounding error of the others.
 FLOOR = 1e-6
 # A ReLU may switch between the two ends of a difference; then shorter ones decide, each a little way off.
@@ -174,5 +175,5 @@ def _along(
         "by finite differences",
         (expected, numeric),
         abs(numeric - expected) / scale,
-        DIFFERENCES,
+        DIFFERENCES + NOISE * abs(ends[0]) / (STEPS[0] * scale),
     )
