@@ -65,10 +65,9 @@ class Job(NamedTuple):
             watch, video = reporter.watch, reporter.lips or video
         result = enhancer(audio.waveform, audio.rate, video, seed=seed, watch=watch)
         notes = self._notes(enhancer, result)
-        mixture = quantise(audio.waveform, audio.subtype)
-        speech = quantise(result.speech, audio.subtype)
         files = [(self.out, result.speech)]
         if self.noise_out is not None:
+            mixture, speech = (quantise(part, audio.subtype) for part in (audio.waveform, result.speech))
             files.append((self.noise_out, mixture - speech))
         for path, waveform in files:
             clipped = write_audio(path, audio._replace(waveform=waveform))

@@ -83,7 +83,8 @@ class OpenRecording:
         self.speech = torch.zeros_like(self.channels)
         self.frames = frame_count(self.samples, stft)
         self.weights: Tensor | None = None
-        self.done: list[Filtered] = []
+        self.iterations = 0
+        self.acceptance: list[float] = []
 
     @property
     def samples(self) -> int:
@@ -114,23 +115,26 @@ class OpenRecording:
             first = span.start // self.stft.hop + skip
             part = filtered.responsibility[skip:].cpu()[: self.frames - first]
             self.weights[first : first + len(part)] = part
-        self.done.append(filtered._replace(mask=filtered.mask[:0]))
+        self.iterations = max(self.iterations, filtered.iterations)
+        self.acceptance.append(filtered.acceptance)
 
     def close(self, real_time_factor: float) -> Enhanced:
         """The result at the input's rate, shape and level."""
-        speech = self.speech.cpu().numpy().astype(np.float64)
-        del self.channels, self.speech, self.mono
-        signal, weights = self.signal, self.weights
-        speech = _fit_length(resample(speech, self.stft.rate, self.recording.rate), signal.shape[-1])
+        # An hour of sound is half a gigabyte in double precision: nothing is kept longer than it is needed.
+        del self.channels, self.mono
+        filtered, signal, weights = self.speech.cpu().numpy(), self.signal, self.weights
+        del self.speech
+        speech = resample(filtered.astype(np.float64), self.stft.rate, self.recording.rate)
+        del filtered
+        speech = _fit_length(speech, signal.shape[-1])
         shape = np.shape(self.recording.waveform)
-        acceptance = [filtered.acceptance for filtered in self.done]
         return Enhanced(
             mixture=signal.reshape(shape),
             speech=speech.reshape(shape),
             rate=self.recording.rate,
             seconds=self.seconds,
-            iterations=max((filtered.iterations for filtered in self.done), default=0),
-            acceptance=float(np.mean(acceptance)) if acceptance else float("nan"),
+            iterations=self.iterations,
+            acceptance=float(np.mean(self.acceptance)) if self.acceptance else float("nan"),
             responsibility=None if weights is None else float(weights.mean()),
             responsibilities=None if weights is None else weights.numpy(),
             times=frame_times(self.frames, self.stft).numpy(),
@@ -142,6 +146,8 @@ class OpenRecording:
 
 def reference(channels: Tensor) -> Tensor:
     """The signal [S] that the filter of [channels, S] is estimated on: their mean, or the loudest if they cancel."""
+    if len(channels) == 1:
+        return channels[0]
     mean, powers = channels.mean(0), channels.square().mean(-1)
     cancelled = mean.square().mean() < CANCELLED * powers.max()
     return channels[powers.argmax()] if cancelled else mean
@@ -168,4 +174,6 @@ def checked(waveform: np.ndarray | Tensor, rate: int) -> np.ndarray:
 def _fit_length(signal: np.ndarray, samples: int) -> np.ndarray:
     """Cut or pad [channels, S] with zeros at the end: resampling there and back may add or lose a few samples."""
     signal = signal[..., :samples]
+    if signal.shape[-1] == samples:
+        return signal
     return np.pad(signal, ((0, 0), (0, samples - signal.shape[-1])))

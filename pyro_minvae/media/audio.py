@@ -111,18 +111,21 @@ def write_audio(path: str | Path, audio: Audio) -> int:
     audio = coded_for(path, audio)
     if not np.isfinite(audio.waveform).all():
         raise InputError(f"{path}: expected finite samples to write, found NaN or infinite ones")
-    samples, clipped = _codes(audio)
+    channels, length = audio.waveform.shape
+    clipped = 0
     with atomic(path) as temporary:
         try:
             with soundfile.SoundFile(
-                temporary, "w", audio.rate, samples.shape[1], subtype=audio.subtype, format=audio.format
+                temporary, "w", audio.rate, channels, subtype=audio.subtype, format=audio.format
             ) as file:
-                for start in range(0, len(samples), _BLOCK):
-                    file.write(samples[start : start + _BLOCK])
+                for start in range(0, length, _BLOCK):
+                    samples, over = _codes(audio.waveform[:, start : start + _BLOCK], audio.subtype)
+                    file.write(samples)
+                    clipped += over
         except soundfile.LibsndfileError as error:
             raise InputError(
                 f"{path}: expected a sound that {audio.format} {audio.subtype} can hold, "
-                f"found {samples.shape[1]} channels at {audio.rate} Hz ({error.error_string.strip()})"
+                f"found {channels} channels at {audio.rate} Hz ({error.error_string.strip()})"
             ) from None
     return clipped
 
@@ -223,18 +226,18 @@ def _read_soundfile(path: Path) -> Audio:
     return Audio(waveform, rate, subtype if subtype in _WRITTEN else "PCM_16", name)
 
 
-def _codes(audio: Audio) -> tuple[np.ndarray, int]:
-    """What to hand to libsndfile, [S, channels], and the number of clipped samples.
+def _codes(waveform: np.ndarray, subtype: str) -> tuple[np.ndarray, int]:
+    """What to hand to libsndfile of [channels, S], as [S, channels], and the number of clipped samples.
 
     Integers go left-justified in int32, because libsndfile rounds floats differently from format to format.
     """
     import numpy as np
 
-    waveform = np.asarray(audio.waveform, np.float64)
-    if audio.subtype in _BITS:
-        steps = 2.0 ** (_BITS[audio.subtype] - 1)
+    waveform = np.asarray(waveform, np.float64)
+    if subtype in _BITS:
+        steps = 2.0 ** (_BITS[subtype] - 1)
         rounded = np.rint(waveform * steps)
         clipped = int(np.count_nonzero((rounded < -steps) | (rounded > steps - 1)))
-        return (quantise(waveform, audio.subtype) * 2.0**31).astype(np.int32).T, clipped
-    clipped = int(np.count_nonzero(np.abs(waveform) > 1)) if audio.subtype in ("ULAW", "ALAW") else 0
+        return (quantise(waveform, subtype) * 2.0**31).astype(np.int32).T, clipped
+    clipped = int(np.count_nonzero(np.abs(waveform) > 1)) if subtype in ("ULAW", "ALAW") else 0
     return waveform.T, clipped
