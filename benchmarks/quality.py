@@ -24,12 +24,13 @@ from pyro_minvae.evaluation.benchmark import Row, evaluate
 from pyro_minvae.evaluation.manifest import Item
 
 SYSTEMS = [
-    "min-vae-grid",
-    "min-vae-grid,inference.start=audio",
-    "min-vae-grid,inference.e_step=marginal",
-    "min-vae-grid,inference.e_step=marginal,inference.start=audio",
-    "min-vae-grid,inference.lips=never",
-    "a-vae",
+    "min-vae-grid,preset=fast",
+    "min-vae-grid,preset=best",
+    "min-vae-grid,preset=paper",
+    "min-vae-grid,preset=best,inference.start=audio",
+    "min-vae-grid,preset=best,inference.e_step=marginal",
+    "min-vae-grid,preset=best,inference.lips=never",
+    "a-vae,preset=best",
 ]
 
 

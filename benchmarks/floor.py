@@ -1,0 +1,162 @@
+"""The least time that a machine could take for the EM loop: what has to be computed, times what each part costs here.
+
+Counted are the matrix products of the decoder and of the noise model, the exponentials, logarithms and divisions of the
+densities and of the M-step, the decoder's tanh, and the random numbers: all that no way of writing the same loop could
+leave out. Additions, comparisons, copies and the STFT are not, nor is the traffic to memory. Each operation is timed
+here by itself, at the shape it has in the loop, with its operands in place; the best of many runs is its ceiling.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.errors import InputError
+
+
+class Operation(NamedTuple):
+    """`calls` of one `kind` of operation on `shape`: (m, k, n) of a matrix product, (n,) numbers otherwise."""
+
+    part: str
+    kind: str
+    shape: tuple[int, ...]
+    calls: int
+
+    @property
+    def work(self) -> int:
+        """Floating-point operations of a call (products), or numbers."""
+        if self.kind == "matmul":
+            m, k, n = self.shape
+            return 2 * m * k * n
+        return self.shape[0]
+
+
+class Moves(NamedTuple):
+    """What one move of a sampler needs: decodings, gradients (back through the decoder) and log densities.
+
+    `renewed` are the log densities that a new target needs of where the chain is.
+    """
+
+    decodings: int
+    gradients: int
+    densities: int
+    renewed: int
+
+
+def moves(kernel: str, leapfrogs: int) -> Moves:
+    """The needs of a kernel by name.
+
+    Raises:
+        InputError: for a kernel whose needs depend on the data.
+    """
+    known = {
+        "metropolis": Moves(1, 0, 1, 1),
+        "independence": Moves(1, 0, 1, 1),
+        "langevin": Moves(1, 1, 0, 0),
+        "map": Moves(1, 1, 0, 0),
+        "mala": Moves(1, 1, 1, 1),
+        "hmc": Moves(leapfrogs, leapfrogs, 1, 1),
+    }
+    if kernel not in known:
+        raise InputError(
+            f"inference.kernel: expected one of {', '.join(known)} for the floor, found {kernel}"
+        )
+    return known[kernel]
+
+
+def operations(enhancer: Enhancer, frames: int, *, lips: bool) -> list[Operation]:
+    """What the loop has to compute for a recording of that many frames, with its lips or without.
+
+    Raises:
+        InputError: for a decoder or a kernel whose needs are not known here.
+    """
+    recipe, decoder = enhancer.recipe, enhancer.trained.model.decoder
+    config, bins, latent = recipe.inference, recipe.stft.bins, recipe.model.latent
+    if not hasattr(decoder, "trunk") or enhancer.trained.model.coupled:
+        raise InputError(f"{recipe.name}: expected a decoder of independent frames, found another")
+    layers = [
+        (one.in_features, one.out_features)
+        for one in [*decoder.trunk, decoder.output]
+        if isinstance(one, nn.Linear)
+    ]
+    need, rounds = moves(config.kernel, config.leapfrogs), config.iterations
+    rows, steps = config.chains * frames, config.iterations * config.steps
+    found = [Operation("decoder", "matmul", (rows, i, o), steps * need.decodings) for i, o in layers]
+    found += [Operation("gradient", "matmul", (rows, o, i), steps * need.gradients) for i, o in layers]
+    hidden = rows * sum(o for _, o in layers[:-1])
+    densities = steps * need.densities + rounds * need.renewed
+    found += [
+        Operation("decoder", "tanh", (hidden,), steps * need.decodings),
+        Operation("decoder", "exp", (rows * bins,), steps * need.decodings),
+        Operation("density", "log", (rows * bins,), densities),
+        Operation("density", "div", (rows * bins,), max(densities, steps * need.gradients)),
+        Operation("proposals", "normal", (rows * latent,), 0 if config.kernel == "map" else steps),
+    ]
+    found += _maximisation(enhancer, frames, lips=lips)
+    return [operation for operation in found if operation.calls]
+
+
+def _maximisation(enhancer: Enhancer, frames: int, *, lips: bool) -> list[Operation]:
+    """The M-step's divisions and products, and the filters of the last iterations."""
+    config, bins = enhancer.recipe.inference, enhancer.recipe.stft.bins
+    rank, rounds = getattr(enhancer.recipe.noise, "rank", 1), config.iterations
+    draws = config.chains * config.keep
+    mean_field = config.e_step == "mean-field" or (config.e_step == "auto" and lips)
+    found = [
+        Operation("filter", "div", (draws * frames * bins,), min(config.average, rounds)),
+        # W H anew after each factor; P H', Q H', W' P and W' Q.
+        Operation("noise", "matmul", (bins, rank, frames), 2 * rounds),
+        Operation("noise", "matmul", (bins, frames, rank), 2 * rounds),
+        Operation("noise", "matmul", (rank, bins, frames), 2 * rounds),
+    ]
+    if mean_field:
+        # mean_r 1 / sigma; then shares of q(s) before the E-step and after it, and 1 / WH for each factor.
+        return [
+            *found,
+            Operation("M-step", "div", (draws * frames * bins,), rounds),
+            Operation("M-step", "div", (frames * bins,), 4 * rounds),
+        ]
+    return [
+        *found,
+        Operation("M-step", "div", (draws * frames * bins,), (2 + config.gain) * rounds),
+    ]
+
+
+def best_seconds(call: Callable[[], object], *, least_s: float = 0.1, least_calls: int = 5) -> float:
+    """The shortest time of a call, over `least_s` seconds and `least_calls` calls at least."""
+    call()
+    times: list[float] = []
+    while len(times) < least_calls or sum(times) < least_s:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def ceiling(kind: str, shape: tuple[int, ...]) -> float:
+    """Seconds of one operation at its best."""
+    if kind == "matmul":
+        m, k, n = shape
+        a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+        return best_seconds(lambda: torch.mm(a, b, out=c))
+    x, y, z = torch.rand(shape) + 0.5, torch.rand(shape) + 0.5, torch.empty(shape)
+    calls: dict[str, Callable[[], object]] = {
+        "exp": lambda: torch.exp(x, out=z),
+        "log": lambda: torch.log(x, out=z),
+        "tanh": lambda: torch.tanh(x, out=z),
+        "div": lambda: torch.div(x, y, out=z),
+        "normal": lambda: z.normal_(),
+    }
+    return best_seconds(calls[kind])
+
+
+def bandwidth(mebibytes: int = 256) -> float:
+    """Bytes per second that a copy from memory to memory reads and writes."""
+    a = torch.zeros(mebibytes * 2**18)
+    b = torch.empty_like(a)
+    return 2 * 4 * a.numel() / best_seconds(lambda: b.copy_(a))
