@@ -58,12 +58,14 @@ class Stage(Section):
     means and variances, pseudo-inputs, the pace of a Markov prior), `responsibility` (the network of q(alpha)) and
     `guide` (of an imported guide).
     `learn` lists those that are trained, all that the stage's prior and guide are made of where it is left out; the
-    others are frozen. `warm_start` copies weights between two
-    parts of one architecture before the stage begins: `{ visual = "visual-prior" }` starts the visual encoder as the
-    network of p(z | v). `data` = "video" leaves out utterances without lips. Adam's `learning_rate` falls along a half
-    cosine from its first value to zero over `epochs`; the stage ends `patience` epochs after the best validation bound.
-    `corrupt_audio` is the share of frames whose input to the audio encoder is corrupted; `augment_lips` shifts, scales
-    and brightens each clip at random.
+    others are frozen (but `responsibility`, which learns wherever its guide does). `warm_start` copies weights between
+    two parts of one architecture before the stage begins: `{ visual = "visual-prior" }` starts the visual encoder as
+    the network of p(z | v).
+
+    `data` = "video" leaves out utterances without lips. Adam's `learning_rate` falls along a half cosine from its first
+    value to zero over `epochs`; the stage ends `patience` epochs after the best validation bound. `corrupt_audio` is
+    the share of frames whose input to the audio encoder is corrupted; `augment_lips` shifts, scales and brightens each
+    clip at random.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pyro_minvae import parts
@@ -83,16 +84,22 @@ def _stage_fault(recipe: Recipe, stage: Stage) -> str | None:
     sees = any(isinstance(s, parts.Import) or s.sees for s in (prior, guide, decoder))
     simple = [name for name in ("standard", "visual") if sees or name == "standard"]
     heard = [name for name in ("audio", "visual") if sees or name == "audio"]
-    available = parts_of(recipe)
-    asked: list[tuple[str, str, list[str]]] = [
+    for name, value, choices in (
         ("prior", stage.prior or prior.kind, [*simple, prior.kind]),
         ("guide", stage.guide or guide.kind, [*heard, guide.kind]),
-    ]
-    asked += [("learn", part, available) for part in learned(recipe, stage) or ("nothing",)]
-    for name, value, choices in asked:
+    ):
         if value not in choices:
-            return f"{name}: expected one of {', '.join(dict.fromkeys(choices))} in this model, found {value}"
+            return f"{name}: expected one of {_listed(choices)} in this model, found {value}"
+    available = parts_of(recipe)
+    for part in learned(recipe, stage) or ("nothing",):
+        if part not in available:
+            return f"learn: expected one of {_listed(available)} in this model, found {part}"
     return _pair_fault(recipe, stage) or _warm_start_fault(recipe, stage, available)
+
+
+def _listed(choices: Sequence[str]) -> str:
+    """Each choice once."""
+    return ", ".join(dict.fromkeys(choices))
 
 
 def _pair(recipe: Recipe, stage: Stage) -> tuple[parts.Prior, parts.Guide]:
@@ -130,9 +137,11 @@ def parts_of(recipe: Recipe) -> list[str]:
 
 def learned(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
     """The parts that a stage learns: those of its `learn`, or all that its prior and guide are made of."""
-    if stage.learn is not None:
-        return stage.learn
     prior, guide = _pair(recipe, stage)
+    if stage.learn is not None:
+        # The network of q(alpha) has no other stage to learn in than those of its guide.
+        added = [name for name in _guide_parts(guide) if name == "responsibility" and name not in stage.learn]
+        return (*stage.learn, *added)
     return ("decoder", *_likelihood_parts(recipe), *_guide_parts(guide), *_prior_parts(prior))
 
 

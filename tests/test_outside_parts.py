@@ -163,7 +163,7 @@ WRONG = {
     "unknown option": (PRIOR % "size=1", "expected options that the class takes"),
     "bad option": (PRIOR % "scale=-1", "expected options that the class takes"),
     "mixture": (
-        "guide={kind='mixture'}\ntraining.stages.0.learn=['decoder','audio','prior']",
+        "guide={kind='mixture'}\ntraining.stages.0.learn=['decoder','audio','visual','prior']",
         "the guide enumerates a switch alpha",
     ),
 }

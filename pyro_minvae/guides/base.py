@@ -77,8 +77,17 @@ class Guide(nn.Module):
             responsibility: q(alpha_n = 1) [N]; any value gives a lower bound, the tightest is that of
                 `inference.elbo.optimal_responsibility`. Without one it is `audio_weight`, or else a fair coin.
             event_dim: 2 where all frames of a sequence are one event, else 1.
+
+        Raises:
+            ValueError: if a posterior is not over single frames, or cannot be reparametrised.
         """
         posteriors = self.posteriors(power, visual, heard)
+        for posterior in posteriors:
+            if posterior.event_dim != 1 or not posterior.has_rsample:
+                raise ValueError(
+                    "expected posteriors over one frame's z (event_dim 1) with rsample, got "
+                    f"{type(posterior).__name__} of event_dim {posterior.event_dim} from {type(self).__name__}"
+                )
         if not self.mixed:
             (posterior,) = posteriors
             return pyro.sample("z", as_event(posterior, power.shape[:-1]) if event_dim == 2 else posterior)
