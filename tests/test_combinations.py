@@ -110,7 +110,9 @@ def test_a_legal_combination_trains_and_enhances(kinds: tuple[str, str, str, str
         np.testing.assert_allclose(result.speech + result.noise, noisy, atol=1e-12)
 
 
-@pytest.mark.parametrize("kinds", [k for k in ALL if not legal(*k[:3]) and k[3] == LIKELIHOODS[0]], ids="-".join)
+@pytest.mark.parametrize(
+    "kinds", [k for k in ALL if not legal(*k[:3]) and k[3] == LIKELIHOODS[0]], ids="-".join
+)
 def test_an_illegal_combination_is_refused_with_the_reason(kinds: tuple[str, str, str, str]) -> None:
     with pytest.raises(InputError, match="alpha") as error:
         recipe_of(*kinds)
