@@ -176,7 +176,7 @@ def imported(section: parts.Import, base: type[Any] = nn.Module) -> type[Any]:
     module, _, name = section.target.partition(":")
     try:
         target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise InputError(f"{section.target}: expected a class that can be imported, found {error}") from error
     if not (isinstance(target, type) and issubclass(target, base)):
         raise InputError(f"{section.target}: expected a subclass of {base.__name__}, found {target!r}")

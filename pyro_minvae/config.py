@@ -26,6 +26,10 @@ class Stft(Section):
         """F, the number of frequency bins."""
         return self.window // 2 + 1
 
+    def hops(self, seconds: float) -> int:
+        """The whole number of hops nearest to a stretch of time."""
+        return round(seconds * self.rate / self.hop)
+
 
 class LipCrops(Section):
     """Mouth crops: `size` x `size` grey pixels; `face` picks "largest" or the n-th face from the left (0, 1, ...)."""

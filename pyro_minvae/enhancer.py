@@ -119,12 +119,12 @@ class Enhancer:
     def _overlap(self) -> int:
         """Samples in which neighbouring blocks overlap, a whole number of hops."""
         stft = self.recipe.stft
-        return round(self.recipe.inference.overlap_s * stft.rate / stft.hop) * stft.hop
+        return stft.hops(self.recipe.inference.overlap_s) * stft.hop
 
     def _groups(self, recordings: Sequence[OpenRecording]) -> Iterator[list[tuple[OpenRecording, range]]]:
         """The blocks of all recordings but silent ones, in groups that go through the loop side by side."""
         stft, inference = self.recipe.stft, self.recipe.inference
-        block = round(inference.block_s * stft.rate / stft.hop) * stft.hop
+        block = stft.hops(inference.block_s) * stft.hop
         size = inference.batch if self.denoiser.batches else 1
         for sees in (True, False):
             todo = [

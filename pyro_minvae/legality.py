@@ -51,10 +51,16 @@ def recipe_fault(recipe: Recipe) -> str | None:
         return f"stft: expected an even window no shorter than the hop, found {stft.window} and {stft.hop}"
     if inference.keep > inference.steps:
         return f"inference.keep: expected at most inference.steps = {inference.steps}, found {inference.keep}"
-    if inference.block_s <= 2 * inference.overlap_s + stft.hop / stft.rate:
+    if stft.hops(inference.block_s) <= 2 * stft.hops(inference.overlap_s):
         return (
             f"inference.block_s: expected more than twice inference.overlap_s = {inference.overlap_s:g}, "
             f"found {inference.block_s:g}"
+        )
+    shape, rate = inference.gain_prior
+    if inference.e_step != "marginal" and rate == 0 and shape >= stft.bins + 1:
+        # Mean-field gains would have no maximum.
+        return (
+            f"inference.gain_prior: expected a shape below {stft.bins + 1} for a rate of 0, found {shape:g}"
         )
     low, high = recipe.training.level_db
     if low > high:
@@ -178,8 +184,10 @@ def _warm_start_fault(recipe: Recipe, stage: Stage, available: list[str]) -> str
     """Weights can be copied only between the two visual networks, and only if they have the same layers."""
     pair = {"visual", "visual-prior"}
     for target, origin in stage.warm_start.items():
-        if {target, origin} != pair or not pair <= set(available):
+        if {target, origin} != pair:
             return f"warm_start: expected visual and visual-prior of this model, found {target} and {origin}"
+        if missing := sorted(pair - set(available)):
+            return f"warm_start: expected visual and visual-prior of this model, found no {' and no '.join(missing)}"
         prior, encoder = recipe.model.prior, getattr(recipe.guide, "visual", parts.VisualEncoder())
         if isinstance(prior, parts.VisualPrior | parts.VisualMixturePrior):
             layers = [(section.hidden, section.dropout > 0) for section in (encoder, prior)]

@@ -38,13 +38,13 @@ class GammaChain(NoiseSection):
 class Ard(NoiseSection):
     """NMF that finds its rank, `rank` at most: components without use die out (automatic relevance determination).
 
-    `shape` is that of the relevances' inverse-gamma prior, the smaller the fewer components stay; `smooth_s` as for
-    "nmf".
+    `shape` is that of the relevances' inverse-gamma prior, the smaller the fewer components stay, above 2 so that the
+    noise has a mean; `smooth_s` as for "nmf".
     """
 
     kind: Literal["ard"] = "ard"
     rank: int = Field(16, ge=1)
-    shape: float = Field(3.0, gt=0)
+    shape: float = Field(3.0, gt=2)
     smooth_s: float = Field(0.0, ge=0)
 
 

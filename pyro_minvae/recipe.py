@@ -103,10 +103,11 @@ def override_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Set dotted keys in a copy of `tree`; values are TOML literals, and bare words are strings.
 
-    List items are addressed by number: `training.stages.0.epochs=5`. Another `kind` starts its section anew.
+    List items are addressed by number: `training.stages.0.epochs=5`. Another `kind` starts its section anew, so kinds
+    are set before all else.
     """
     tree = copy.deepcopy(tree)
-    for item in overrides:
+    for item in sorted(overrides, key=lambda item: _section_of_kind(item) is None):
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise InputError(f"--set {item}: expected key=value, for example inference.iterations=50")
@@ -122,11 +123,17 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
         if not isinstance(node, dict):
             raise InputError(f"--set {item}: {key} is not a key of the recipe")
         value = _literal(text.strip())
-        if last == "kind" and value != node.get("kind"):
+        if _section_of_kind(item) is not None and value != node.get("kind"):
             # Another kind has other keys: those of the former one go.
             node.clear()
         node[last] = value
     return tree
+
+
+def _section_of_kind(item: str) -> tuple[str, ...] | None:
+    """The section whose `kind` an override sets; None if it sets something else."""
+    *section, last = item.partition("=")[0].strip().split(".")
+    return tuple(section) if last == "kind" and tuple(section) in KINDS else None
 
 
 def _literal(text: str) -> Any:
@@ -153,7 +160,9 @@ def _explain(error: ValidationError) -> str:
         elif fault["type"] == "union_tag_not_found":
             lines.append(f"{key}.kind: expected one of {kinds}, found none")
         else:
-            lines.append(f"{key or 'recipe'}: {fault['msg'].lower()}, found {_short(fault['input'])}")
+            # All but the first letter stays: it may be a pattern or a name.
+            message = fault["msg"][:1].lower() + fault["msg"][1:]
+            lines.append(f"{key or 'recipe'}: {message}, found {_short(fault['input'])}")
     return "; ".join(lines)
 
 

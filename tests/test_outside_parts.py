@@ -169,6 +169,16 @@ WRONG = {
 }
 
 
+def test_a_target_with_a_slip_in_its_code_is_one_line(
+    importable: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slip_in_my_prior.py").write_text("class MyPrior(:\n")
+    with monkeypatch.context() as patch, pytest.raises(InputError) as error:
+        patch.syspath_prepend(tmp_path)
+        System(recipe("model.prior.target=slip_in_my_prior:MyPrior"))
+    assert re.match(r"slip_in_my_prior:MyPrior: .*slip_in_my_prior.py, line 1\)$", str(error.value))
+
+
 @pytest.mark.parametrize(("overrides", "reason"), WRONG.values(), ids=WRONG)
 def test_a_wrong_target_is_one_line(overrides: str, reason: str, importable: None) -> None:
     with pytest.raises(InputError, match=re.escape(reason)) as error:

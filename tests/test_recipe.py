@@ -7,13 +7,14 @@ import re
 import pytest
 from tiny_training import tiny_recipe
 
-from pyro_minvae import config
+from pyro_minvae import config, noise, parts
 from pyro_minvae.errors import InputError
 from pyro_minvae.recipe import load_recipe, override_recipe, recipe_names
 
 STAGE = "training.stages"
 MISFITS = {
     "inference.keep=99": "inference.keep: expected at most inference.steps",
+    "inference.gain_prior=[99, 0]": "inference.gain_prior: expected a shape below",
     "training.level_db=[0, -20]": "training.level_db: expected the lower level first, found 0 and -20",
     "stft.window=33": "expected an even window",
     "stft.hop=40": "no shorter than the hop",
@@ -30,7 +31,8 @@ WITHOUT_LIPS = {
     f"{STAGE}.0.learn=['prior']": "expected one of decoder, audio in this model, found prior",
     f"{STAGE}.0.prior=visual": "expected one of standard in this model, found visual",
     f"{STAGE}.0.guide=mixture": "expected one of audio in this model, found mixture",
-    f"{STAGE}.0.warm_start={{visual='visual-prior'}}": "expected visual and visual-prior of this model",
+    f"{STAGE}.0.warm_start={{visual='visual-prior'}}": "expected visual and visual-prior of this model, "
+    "found no visual and no visual-prior",
 }
 
 
@@ -41,6 +43,8 @@ INVALID = {
     "vamp, ar1, random-walk, import, found foo",
     "guide={}": "guide.kind: expected one of audio, visual, concatenation, product, mixture, "
     "mixture-of-products, import, found none",
+    "noise={kind='ard', shape=2}": "noise.shape: input should be greater than 2",
+    "model.prior={kind='import', target='Prior'}": "[A-Za-z_]\\w*$', found 'Prior'",
     "crops.face=left": "crops.face: input should be",
     "seed=-1": "seed: input should be greater than or equal to 0",
     "seed=2147483648": "seed: input should be less than or equal to 2147483647",
@@ -85,6 +89,37 @@ def test_settings_that_clash_are_refused(override: str) -> None:
     with pytest.raises(InputError) as refusal:
         override_recipe(tiny_recipe("min-vae"), [override])
     assert MISFITS[override] in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    {
+        f"{STAGE}.0.prior=foo": "standard, visual, mixture",
+        f"{STAGE}.1.guide=product": "audio, visual, mixture",
+    }.items(),
+)
+def test_an_unknown_kind_in_a_stage_that_lists_no_parts_is_refused(override: str, found: str) -> None:
+    key, _, value = override.partition("=")
+    with pytest.raises(InputError, match=f"{key}: expected one of {found} in this model, found {value}$"):
+        load_recipe("min-vae", [override])
+
+
+def test_blocks_are_longer_than_both_overlaps_in_whole_hops() -> None:
+    """4.1 hops are more than twice 1.5, but 4 are not more than twice 2."""
+    hop = 16 / 1000
+    settings = [f"inference.block_s={4.1 * hop}", f"inference.overlap_s={1.5 * hop}"]
+    with pytest.raises(InputError, match=r"inference\.block_s: expected more than twice"):
+        override_recipe(tiny_recipe("a-vae"), settings)
+    settings[0] = f"inference.block_s={5 * hop}"
+    assert override_recipe(tiny_recipe("a-vae"), settings).stft.hops(5 * hop) == 5
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_is_set_beside_another_kind_stays_in_any_order(backwards: bool) -> None:
+    settings = ["noise.kind=nmf", "noise.rank=3", "model.prior.kind=ar1", "model.prior.coefficient=0.5"]
+    recipe = load_recipe("a-vae", settings[::-1] if backwards else settings)
+    assert recipe.noise == noise.Nmf(rank=3)
+    assert recipe.model.prior == parts.Ar1Prior(coefficient=0.5)
 
 
 @pytest.mark.parametrize("override", WITHOUT_LIPS)

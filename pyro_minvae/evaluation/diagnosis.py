@@ -144,9 +144,7 @@ def diagnose(
 def first_block(samples: int, enhancer: Enhancer) -> int:
     """How many frames of a recording see nothing but the first of its blocks."""
     stft, inference = enhancer.recipe.stft, enhancer.recipe.inference
-    block, overlap = (
-        round(s * stft.rate / stft.hop) * stft.hop for s in (inference.block_s, inference.overlap_s)
-    )
+    block, overlap = (stft.hops(s) * stft.hop for s in (inference.block_s, inference.overlap_s))
     end = spans(samples, block=block, overlap=overlap)[0].stop
     return frame_count(samples, stft) if end == samples else end // stft.hop
 
