@@ -50,12 +50,16 @@ SAMPLES = 100
 
 
 class Trained(NamedTuple):
-    """What training gave: the run's `folder`, `seconds` on one thread, `parameters`, bounds in nats per frame."""
+    """What training gave: the run's `folder`, `seconds` on one thread, `parameters`, bounds in nats per frame.
+
+    `blind` is the ELBO of the same speech when the lips are taken away.
+    """
 
     folder: Path
     seconds: float
     parameters: int
     elbo: float
+    blind: float
     iwae: float
 
 
@@ -127,25 +131,27 @@ def judge(folder: Path, options: argparse.Namespace) -> Trained:
     prepared, _ = prepare(
         clips, stft=model.recipe.stft, crops=model.recipe.crops, cache=default_cache(), with_video=True
     )
-    elbo, weighted, count = 0.0, 0.0, 0
+    elbo, blind, weighted, count = 0.0, 0.0, 0.0, 0
     with torch.no_grad():
         for utterance in prepared:
             frames = frame_set([utterance], model.recipe.stft)
             visual = None if model.lips is None else frames.visual(model.lips)
             terms = bound_terms(model.model, model.guide, frames.power, visual)
             elbo += float(terms.total.sum())
+            blind += float(bound_terms(model.model, model.guide, frames.power, None).total.sum())
             weighted += float(iwae(model.model, model.guide, frames.power, visual, SAMPLES).sum())
             count += len(frames.power)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     parameters = {id(p): p.numel() for part in (model.model, model.guide) for p in part.parameters()}
     seconds = sum(row["seconds"] for row in log)
-    return Trained(folder, seconds, sum(parameters.values()), elbo / count, weighted / count)
+    return Trained(folder, seconds, sum(parameters.values()), elbo / count, blind / count, weighted / count)
 
 
 def table(names: list[str], runs: list[Trained], scores: dict[str, list[list[Row]]]) -> str:
     """One line for each recipe, Markdown; scores of the usual E-step, and SI-SDR and ESTOI of the marginal one."""
     head = [
-        "recipe", "parameters", "training (s)", "ELBO", f"IWAE K = {SAMPLES}", "SI-SDR gain (dB) [95 %]",
+        "recipe", "parameters", "training (s)", "ELBO",
+        "ELBO without lips", f"IWAE K = {SAMPLES}", "SI-SDR gain (dB) [95 %]",
         "PESQ gain [95 %]", "ESTOI gain [95 %]", "real-time factor", "marginal: SI-SDR gain (dB) [95 %]",
         "marginal: ESTOI gain [95 %]",
     ]  # fmt: skip
@@ -155,6 +161,7 @@ def table(names: list[str], runs: list[Trained], scores: dict[str, list[list[Row
         speed = np.mean([row.real_time_factor for row in usual])
         lines.append([
             name, f"{trained.parameters:,}", f"{trained.seconds:.0f}", f"{trained.elbo:,.1f}",
+            f"{trained.blind:,.1f}",
             f"{trained.iwae:,.1f}", *(gain(usual, key) for key in METRICS), f"{speed:.2f}",
             gain(marginal, "si_sdr"), gain(marginal, "estoi"),
         ])  # fmt: skip

@@ -115,8 +115,8 @@ class Inference(Section):
     frame, and all their draws count.
     `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1. `gain_prior` is the shape and
     the rate of its gamma prior; (1, 0) is flat.
-    `e_step` = "auto" is "mean-field" with lips and "marginal" without: the first holds on to where the chain starts,
-    which pays if lips chose the place and costs if the noisy sound did.
+    `e_step` = "auto" is "mean-field" where the lips chose the start of the chains and "marginal" elsewhere: the first
+    holds on to where the chain starts, which pays if lips chose the place and costs if the noisy sound did.
     The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains
     begin: the guide's own proposal ("guide": the lips for MIN-VAE), "audio", the audio encoder on the mixture, or
     "prior", the prior's mean (the lips for visual priors).

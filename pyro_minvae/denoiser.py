@@ -110,7 +110,9 @@ class Denoiser:
             else:
                 proposal = guide.propose(power, visual)
             shape = len(power), self.recipe.model.latent
-            return Source(model, visual, proposal.mean.expand(shape), proposal.stddev.expand(shape))
+            mean, spread = proposal.mean.expand(shape), proposal.stddev.expand(shape)
+        led = {"guide": guide.led, "audio": False, "prior": model.prior.visual}[choice]
+        return Source(model, visual, mean, spread, led)
 
     def _noise(self, piece: Piece, source: Source, generator: torch.Generator) -> Nmf:
         stft = self.recipe.stft
@@ -153,4 +155,4 @@ def _together(sources: Sequence[Source], frames: int) -> Source:
         pad(s.spread, (0, 0, 0, frames - len(s.start)), value=1.0) for s in sources if s.spread is not None
     ]
     start = torch.stack([_padded(source.start, frames) for source in sources])
-    return Source(sources[0].model, visual, start, torch.stack(spreads))
+    return Source(sources[0].model, visual, start, torch.stack(spreads), sources[0].led)

@@ -17,11 +17,13 @@ class Guide(nn.Module):
     """q(alpha, z | s, v).
 
     To write a new one, subclass this and answer `posteriors`; the Pyro sites follow from it. `mixed` guides have the
-    site "alpha", enumerated here, in the guide; `visual` guides look at lips.
+    site "alpha", enumerated here, in the guide; `visual` guides look at lips, and `led` ones propose from nothing else
+    where there are any.
     """
 
     mixed = False
     visual = False
+    led = False
 
     def posteriors(
         self, power: Tensor, visual: Visual | None, heard: Tensor | None = None

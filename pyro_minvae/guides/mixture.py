@@ -23,6 +23,7 @@ class MixtureGuide(Guide):
 
     mixed = True
     visual = True
+    led = True
 
     def __init__(
         self, audio: GaussianNetwork, visual_network: GaussianNetwork, weight: AudioWeight | None = None

@@ -30,6 +30,7 @@ class VisualGuide(Guide):
     """q(z | v) = prod_n N(z_n; m(v_n), diag v(v_n)); N(0, I) on frames without lips (V-VAE)."""
 
     visual = True
+    led = True
 
     def __init__(self, visual_network: GaussianNetwork) -> None:
         super().__init__()

@@ -83,6 +83,12 @@ def make_kernel(config: Inference, source: Source) -> Kernel:
     return STEPPING[config.kernel](**settings)
 
 
+def is_mean_field(config: Inference, sources: Sequence[Source]) -> bool:
+    """Whether the E-step is the mean-field one: by name, or because lips chose where all the chains start."""
+    led = all(source.visual is not None and source.led for source in sources)
+    return config.e_step == "mean-field" or (config.e_step == "auto" and led)
+
+
 @torch.no_grad()
 def mcem(
     sources: Sequence[Source],
@@ -152,8 +158,7 @@ class _Engine:
         self.padded = valid is not None
         self.valid = torch.ones_like(power[..., 0]) if valid is None else valid.to(power)  # [..., N]
         self.voices = [Voice(source, make_kernel(config, source), config.chains, power) for source in sources]
-        seen = all(source.visual is not None for source in sources)
-        self.mean_field = config.e_step == "mean-field" or (config.e_step == "auto" and seen)
+        self.mean_field = is_mean_field(config, sources)
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
         self._gather()

@@ -18,13 +18,15 @@ from pyro_minvae.types import Visual
 class Source(NamedTuple):
     """One speaker of a recording: the model, lips on the STFT clock or None, and where chains start, [..., N, L].
 
-    `spread` [..., N, L] is the guide's standard deviation there, for samplers that propose from the guide.
+    `spread` [..., N, L] is the guide's standard deviation there, for samplers that propose from the guide. `led` tells
+    whether the lips, not the noisy sound, chose the start: see `Inference.e_step`.
     """
 
     model: SpeechModel
     visual: Visual | None
     start: Tensor
     spread: Tensor | None = None
+    led: bool = True
 
 
 def noisy_speech(sources: Sequence[Source], noise: Tensor, gain: Tensor, power: Tensor) -> None:

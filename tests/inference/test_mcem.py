@@ -120,10 +120,11 @@ def test_shapes_and_ranges(kinds: tuple[str, ...], e_step: str, gain: bool, chai
 
 
 @pytest.mark.parametrize("kind", PRIORS)
-def test_automatic_e_step_is_mean_field_with_lips_and_marginal_without(kind: str) -> None:
+def test_automatic_e_step_is_mean_field_where_lips_chose_the_start(kind: str) -> None:
     scene = draw_scene((kind,))
-    deaf = scene._replace(sources=[source._replace(visual=None) for source in scene.sources])
-    for where, chosen in ((scene, "mean-field"), (deaf, "marginal")):
+    blind = scene._replace(sources=[source._replace(visual=None) for source in scene.sources])
+    by_sound = scene._replace(sources=[source._replace(led=False) for source in scene.sources])
+    for where, chosen in ((scene, "mean-field"), (blind, "marginal"), (by_sound, "marginal")):
         by_itself, by_name = (run(where, settings(e_step=e_step))[-1] for e_step in ("auto", chosen))
         assert same(by_itself, by_name)
 
