@@ -81,11 +81,13 @@ class Guide(nn.Module):
             event_dim: 2 where all frames of a sequence are one event, else 1.
 
         Raises:
-            ValueError: if a posterior is not over single frames, or cannot be reparametrised.
+            ValueError: if a posterior is over more than a frame where frames are independent, or less, or cannot be
+                reparametrised.
         """
         posteriors = self.posteriors(power, visual, heard)
         for posterior in posteriors:
-            if posterior.event_dim != 1 or not posterior.has_rsample:
+            # Where frames are coupled a posterior may be over all of them, as the exact one is.
+            if posterior.event_dim not in (1, event_dim) or not posterior.has_rsample:
                 raise ValueError(
                     "expected posteriors over one frame's z (event_dim 1) with rsample, got "
                     f"{type(posterior).__name__} of event_dim {posterior.event_dim} from {type(self).__name__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
@@ -25,6 +26,7 @@ from laws import (
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyro_minvae.guides.base import Guide
 from pyro_minvae.guides.posterior import Posterior
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.types import Visual
@@ -212,3 +214,48 @@ def test_answers_are_gaussians_of_which_closed_forms_know(kind: str) -> None:
         assert parameters is not None
         assert answer.event_shape == (3,)
         assert answer.batch_shape == (4,)
+
+
+class Answering(Guide):
+    """A guide with the given answer."""
+
+    def __init__(self, answer: TorchDistribution) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def posteriors(
+        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+    ) -> tuple[TorchDistribution, ...]:
+        return (self.answer,)
+
+
+STANDARD = dist.Normal(torch.zeros(4, 3), torch.ones(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "coupled"),
+    [
+        (STANDARD, False),
+        (STANDARD.to_event(2), False),
+        (STANDARD, True),
+        (dist.Poisson(torch.ones(4, 3)).to_event(1), False),
+    ],
+    ids=["no event", "all frames", "no event of coupled frames", "no rsample"],
+)
+def test_posteriors_of_another_shape_are_refused(answer: TorchDistribution, coupled: bool) -> None:
+    guide, (power, visual) = Answering(answer), make_frames(4)
+    model = make_model("ar1" if coupled else "standard", "plain", "complex-gaussian")
+    with pytest.raises(ValueError, match="expected posteriors over one frame's z"):
+        Posterior(model, guide)(power, visual)
+
+
+def test_coupled_frames_may_have_a_posterior_over_all_of_them() -> None:
+    """As the exact posterior is, against which the check holds every bound."""
+    power, visual = make_frames(4)
+    model = make_model("ar1", "plain", "complex-gaussian")
+    by_frame, whole = (Posterior(model, Answering(STANDARD.to_event(n))) for n in (1, 2))
+    draws = []
+    for guide in (by_frame, whole):
+        torch.manual_seed(0)
+        draws.append(guide(power, visual))
+    torch.testing.assert_close(*draws)
