@@ -11,39 +11,18 @@ process wait for each other, and figures for more than one thread say nothing.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from common import caution, command, machine, make_enhancer, markdown, show
-from floor import bandwidth, ceiling, operations
+from common import caution, command, machine, markdown, show
+from measure import run
 
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
-from pyro_minvae.features.stft import frame_count
-from pyro_minvae.recording import Recording
-from pyro_minvae.types import Lips
 
 LENGTHS = (1, 3, 10, 30, 60, 180, 600)
-# The kinds of operation, by parts of torch's names for them.
-KINDS = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mv", "mkldnn_linear"),
-    "exp, log, tanh, sqrt": ("exp", "log", "tanh", "sqrt", "sigmoid", "softplus", "aten::pow"),
-    "divisions": ("aten::div", "aten::reciprocal"),
-    "random numbers": ("normal", "uniform", "rand"),
-    "sums": ("aten::sum", "aten::mean", "aten::cumsum"),
-}
-REST, OUTSIDE = "other operations of torch", "outside torch (Python, NumPy)"
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -57,111 +36,12 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--longest", type=float, default=60, help="s; lengths go up to 600, default 60")
     parser.add_argument("--clip", type=float, default=3.0, help="s, for all but the lengths; default 3")
     parser.add_argument("--chains", type=int, nargs="*", default=[1, 2, 4, 8])
-    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="the last one is for all else")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="the last one is for all else")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 2, 4, 8, 32], help="blocks side by side")
     parser.add_argument("--recordings", type=int, default=32, help="clips that the batches are made of")
     parser.add_argument("--repeats", type=int, default=5, help="calls; the median counts")
     parser.add_argument("--out", type=Path, help="JSON file with every figure")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
-
-
-def recording(enhancer: Enhancer, seconds: float, seed: int) -> Recording:
-    """Noise that comes and goes in syllables, and lips that move at random."""
-    rate = enhancer.recipe.stft.rate
-    random = np.random.default_rng(seed)
-    moments = np.arange(round(seconds * rate)) / rate
-    sound = random.standard_normal(len(moments)) * (0.2 + np.sin(2 * np.pi * 2 * moments) ** 2)
-    size, frames = enhancer.recipe.crops.size, max(1, round(25 * seconds))
-    crops = random.integers(0, 256, (frames, size, size), dtype=np.uint8)
-    lips = Lips(crops, np.arange(frames) / 25, np.ones(frames, bool))
-    return Recording(0.1 * sound, rate, lips, seed)
-
-
-def child(task: dict[str, Any]) -> dict[str, Any]:
-    """One measurement, in a process of its own."""
-    torch.set_num_threads(task["threads"])
-    enhancer = make_enhancer(task["system"], "inference.lips=always", *task.get("settings", []))
-    recordings = [recording(enhancer, task["seconds"], seed) for seed in range(task.get("recordings", 1))]
-    enhancer.many([recording(enhancer, 1.0, 0)])
-    before = peak_mib()
-    if task["what"] == "profile":
-        return profile(enhancer, recordings)
-    times = []
-    for _ in range(task["repeats"]):
-        start = time.perf_counter()
-        answers = enhancer.many(recordings)
-        times.append(time.perf_counter() - start)
-    seconds = statistics.median(times)
-    found = {
-        "took_s": seconds,
-        "real_time_factor": seconds / (task["seconds"] * len(recordings)),
-        "before_mib": before,
-        "peak_mib": peak_mib(),
-        "iterations": answers[0].iterations,
-        "lips": answers[0].used_video,
-    }
-    if task["what"] == "floor":
-        found["operations"] = ceilings(enhancer, task["seconds"], lips=answers[0].used_video)
-        found["bandwidth"] = bandwidth()
-    return found
-
-
-def peak_mib() -> float:
-    """The most memory that this process has held so far, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def profile(enhancer: Enhancer, recordings: list[Recording]) -> dict[str, Any]:
-    """Seconds of one call by kind of operation. The profiler slows small operations down a little."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        begin = time.perf_counter()
-        enhancer.many(recordings)
-        total = time.perf_counter() - begin
-    spent = dict.fromkeys([*KINDS, REST], 0.0)
-    for event in profiler.key_averages():
-        spent[kind_of(event.key)] += event.self_cpu_time_total / 1e6
-    spent[OUTSIDE] = max(0.0, total - sum(spent.values()))
-    return {"took_s": total, "kinds": spent}
-
-
-def kind_of(operation: str) -> str:
-    """The kind of an operation of torch."""
-    for kind, parts in KINDS.items():
-        if any(part == operation if part.startswith("aten::m") else part in operation for part in parts):
-            return kind
-    return REST
-
-
-def ceilings(enhancer: Enhancer, seconds: float, *, lips: bool) -> list[dict[str, Any]]:
-    """The loop's operations with the time of each at its best."""
-    stft = enhancer.recipe.stft
-    frames = frame_count(round(seconds * stft.rate), stft)
-    return [
-        operation._asdict() | {"work": operation.work, "best_s": ceiling(operation.kind, operation.shape)}
-        for operation in operations(enhancer, frames, lips=lips)
-    ]
-
-
-def run(task: dict[str, Any]) -> dict[str, Any]:
-    """`child` in a new process on the task's threads.
-
-    Raises:
-        InputError: if it fails, with its last line.
-    """
-    threads = str(task["threads"])
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", json.dumps(task)],
-        env=os.environ | dict.fromkeys(names, threads),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise InputError(f"{task['system']}: {(done.stderr.strip() or 'no reason').splitlines()[-1]}")
-    return task | json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def sweeps(system: str, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
@@ -231,8 +111,9 @@ def floor_table(found: dict[str, Any]) -> str:
             f"{one['part']}: {one['kind']}", shape, one["calls"], f"{rate:,.0f} {unit}", f"{1000 * seconds:.1f}"
         ])  # fmt: skip
     lines.append(["floor", "", "", "", f"{1000 * total:.1f}"])
-    ratio = f"{found['took_s'] / total:.1f} times"
-    lines.append([f"enhancer ({ratio} the floor)", "", "", "", f"{1000 * found['took_s']:.1f}"])
+    for name, seconds in (("EM loop", found["loop_s"]), ("all, with STFT and lips", found["took_s"])):
+        ratio = f"{seconds / total:.1f} times the floor"
+        lines.append([f"{name} ({ratio})", "", "", "", f"{1000 * seconds:.1f}"])
     table = markdown(["operation", "shape", "calls", "at best", "ms"], lines)
     return f"{table}\n\nMemory: {found['bandwidth'] / 1e9:.1f} GB/s, a copy read and written."
 
@@ -240,9 +121,6 @@ def floor_table(found: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every system and print its tables."""
     options = options_of(arguments)
-    if options.child:
-        print(json.dumps(child(json.loads(options.child))))
-        return
     state = machine()
     texts, results = [], {}
     for system in options.system or [f"min-vae-grid,preset={preset}" for preset in ("fast", "best")]:

@@ -1,0 +1,164 @@
+"""One measurement of time and memory in a process of its own, and where its time goes; `speed.py` asks for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from common import make_enhancer
+from floor import bandwidth, ceiling, operations
+
+from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.errors import InputError
+from pyro_minvae.features.stft import frame_count
+from pyro_minvae.recording import Recording
+from pyro_minvae.types import Lips
+
+# The kinds of operation, by torch's names for them.
+KINDS = {
+    "matrix products": "mm addmm bmm baddbmm mv addmv dot linalg_eigh",
+    "exp, log, tanh, roots, powers": "exp expm1 log log1p tanh sqrt rsqrt sigmoid softplus logaddexp pow lgamma "
+    "tanh_backward sigmoid_backward",
+    "divisions": "div reciprocal",
+    "random numbers": "normal uniform rand randn random",
+    "sums": "sum mean cumsum logsumexp std var",
+    "additions, products": "add sub rsub mul neg square addcmul addcdiv diff abs lerp",
+    "comparisons, choices": "where clamp clamp_min clamp_max lt gt le ge eq ne maximum minimum isfinite nan_to_num "
+    "logical_and bitwise_and bitwise_not any all masked_fill",
+    "copies": "copy cat stack clone fill zero index index_put _to_copy contiguous constant_pad_nd",
+    "Fourier transforms": "_fft_r2c _fft_c2r _fft_c2c",
+}
+KIND_OF = {name: kind for kind, names in KINDS.items() for name in names.split()}
+REST, OUTSIDE = "views and other operations of torch", "outside torch (Python, NumPy)"
+
+
+def recording(enhancer: Enhancer, seconds: float, seed: int) -> Recording:
+    """Noise that comes and goes in syllables, and lips that move at random."""
+    rate = enhancer.recipe.stft.rate
+    random = np.random.default_rng(seed)
+    moments = np.arange(round(seconds * rate)) / rate
+    sound = random.standard_normal(len(moments)) * (0.2 + np.sin(2 * np.pi * 2 * moments) ** 2)
+    size, frames = enhancer.recipe.crops.size, max(1, round(25 * seconds))
+    crops = random.integers(0, 256, (frames, size, size), dtype=np.uint8)
+    lips = Lips(crops, np.arange(frames) / 25, np.ones(frames, bool))
+    return Recording(0.1 * sound, rate, lips, seed)
+
+
+def child(task: dict[str, Any]) -> dict[str, Any]:
+    """One measurement, in a process of its own."""
+    torch.set_num_threads(task["threads"])
+    enhancer = make_enhancer(task["system"], "inference.lips=always", *task.get("settings", []))
+    recordings = [recording(enhancer, task["seconds"], seed) for seed in range(task.get("recordings", 1))]
+    enhancer.many([recording(enhancer, 1.0, 0)])
+    before = peak_mib()
+    if task["what"] == "profile":
+        return profile(enhancer, recordings)
+    times, loops = [], []
+    loop = Stopwatch(enhancer.denoiser)
+    enhancer.denoiser = loop  # type: ignore[assignment]
+    for _ in range(task["repeats"]):
+        loop.seconds = 0.0
+        start = time.perf_counter()
+        answers = enhancer.many(recordings)
+        times.append(time.perf_counter() - start)
+        loops.append(loop.seconds)
+    seconds = statistics.median(times)
+    found = {
+        "took_s": seconds,
+        "loop_s": statistics.median(loops),
+        "real_time_factor": seconds / (task["seconds"] * len(recordings)),
+        "before_mib": before,
+        "peak_mib": peak_mib(),
+        "iterations": answers[0].iterations,
+        "lips": answers[0].used_video,
+    }
+    if task["what"] == "floor":
+        found["operations"] = ceilings(enhancer, task["seconds"], lips=answers[0].used_video)
+        found["bandwidth"] = bandwidth()
+    return found
+
+
+class Stopwatch:
+    """A denoiser, the EM loop with what it starts from, and the `seconds` that its calls took."""
+
+    def __init__(self, denoiser: Any) -> None:
+        self.denoiser, self.seconds = denoiser, 0.0
+
+    def __call__(self, *arguments: Any) -> Any:
+        start = time.perf_counter()
+        found = self.denoiser(*arguments)
+        self.seconds += time.perf_counter() - start
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.denoiser, name)
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def profile(enhancer: Enhancer, recordings: list[Recording]) -> dict[str, Any]:
+    """Seconds of one call by kind of operation. The profiler slows small operations down a little."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        begin = time.perf_counter()
+        enhancer.many(recordings)
+        total = time.perf_counter() - begin
+    spent = dict.fromkeys([*KINDS, REST], 0.0)
+    for event in profiler.key_averages():
+        spent[kind_of(event.key)] += event.self_cpu_time_total / 1e6
+    spent[OUTSIDE] = max(0.0, total - sum(spent.values()))
+    return {"took_s": total, "kinds": spent}
+
+
+def kind_of(operation: str) -> str:
+    """The kind of an operation of torch, "aten::add_" for example."""
+    name = operation.removeprefix("aten::")
+    return KIND_OF.get(name, KIND_OF.get(name.removesuffix("_"), REST))
+
+
+def ceilings(enhancer: Enhancer, seconds: float, *, lips: bool) -> list[dict[str, Any]]:
+    """The loop's operations with the time of each at its best."""
+    stft = enhancer.recipe.stft
+    frames = frame_count(round(seconds * stft.rate), stft)
+    return [
+        operation._asdict() | {"work": operation.work, "best_s": ceiling(operation.kind, operation.shape)}
+        for operation in operations(enhancer, frames, lips=lips)
+    ]
+
+
+def run(task: dict[str, Any]) -> dict[str, Any]:
+    """`child` in a new process on the task's threads.
+
+    Raises:
+        InputError: if it fails, with its last line.
+    """
+    threads = str(task["threads"])
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    done = subprocess.run(
+        [sys.executable, __file__, json.dumps(task)],
+        env=os.environ | dict.fromkeys(names, threads),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise InputError(f"{task['system']}: {(done.stderr.strip() or 'no reason').splitlines()[-1]}")
+    return task | json.loads(done.stdout.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(child(json.loads(sys.argv[1]))))
+    except InputError as error:
+        sys.exit(str(error))
