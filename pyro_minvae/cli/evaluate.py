@@ -71,6 +71,7 @@ def evaluate(
         settings = {
             "manifest": str(manifest),
             "seed": seed,
+            "preset": preset,
             "set": set_ or [],
             "video": video,
             "limit": limit,

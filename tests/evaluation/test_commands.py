@@ -65,7 +65,7 @@ def test_evaluate_prints_and_writes_scores(
     folder, out = noisy_set[0].clean.parents[1], tmp_path / "scores"
     done = run_cli(
         *("evaluate", folder, "--model", "nothing", "--out", out, "--workers", 1, "--limit", 2),
-        *("--set", "inference.iterations=3", "--plot", 1),
+        *("--preset", "best", "--set", "inference.iterations=3", "--plot", 1),
     )
     assert done.exit_code == 0, done.stderr
     for part in ("nothing: 2 mixtures", "PESQ (wide band)", "SI-SDR (dB)", "overall", "+0.00"):
@@ -73,6 +73,7 @@ def test_evaluate_prints_and_writes_scores(
     assert identity[0] == {
         "name": "nothing",
         "device": "cpu",
+        "preset": "best",
         "overrides": ["inference.iterations=3"],
     }
     with open(out / "scores.csv", encoding="utf-8", newline="") as stream:
@@ -80,6 +81,7 @@ def test_evaluate_prints_and_writes_scores(
     assert [line["snr_db"] for line in lines] == ["-5.0", "5.0"]
     tree = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     assert tree["settings"]["set"] == ["inference.iterations=3"]
+    assert tree["settings"]["preset"] == "best"
     assert tree["settings"]["recipe"]["name"] == "nothing"
     assert [path.suffix for path in (out / "plots").iterdir()] == [".png"]
 

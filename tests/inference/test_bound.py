@@ -193,3 +193,22 @@ def test_gap_of_coupled_frames_is_the_divergence_of_the_whole_sequence(kinds: Ki
     gap = evidence - (weight * total.sum(-1)).sum()
     torch.testing.assert_close(gap, divergence, rtol=1e-5, atol=1e-6)
     assert float(gap) > 1e-6
+
+
+def test_posteriors_that_the_closed_form_cannot_use_are_refused() -> None:
+    """Terms by frames need a posterior of each frame, and gradients one that can be reparametrised."""
+    model, frames = make_model("standard"), make_frames(COUNT)
+
+    class Whole(FixedGuide):
+        def posteriors(
+            self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        ) -> tuple[TorchDistribution, ...]:
+            (posterior,) = super().posteriors(power, visual, heard)
+            return (posterior.to_event(1),)
+
+    moments = torch.zeros(COUNT, 3, dtype=torch.float64), torch.ones(COUNT, 3, dtype=torch.float64)
+    with pytest.raises(
+        ValueError, match=r"expected posteriors over one frame's z .* got Independent of event_dim 2"
+    ):
+        branches(model, Whole([moments]), *frames)
+    assert len(branches(model, FixedGuide([moments]), *frames)) == 1
