@@ -54,15 +54,17 @@ class Denoiser:
     @torch.no_grad()
     def __call__(self, pieces: Sequence[Piece], watch: Watch | None = None) -> list[Filtered]:
         """The filters of pieces that all have lips or all have none; `watch` sees every state of the loop."""
-        recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.recipe.inference.average)
+        config = self.recipe.inference
+        recent: deque[Tensor] = deque(maxlen=config.average)
         state = None
         for state in self.states(pieces):
-            recent.append((state.variances, state.noise))
+            # The filters and not the variances, of which there is one for each draw; only those that may be the last.
+            if config.tolerance > 0 or state.iteration > config.iterations - config.average:
+                recent.append(masks(state.variances, state.noise)[0])
             if watch is not None:
                 watch(state)
         assert state is not None
-        total = sum((masks(*past)[0] for past in list(recent)[1:]), start=masks(*recent[0])[0])
-        mean = total / len(recent)
+        mean = sum(list(recent)[1:], start=recent[0]) / len(recent)
         shared = state.responsibility
         if len(pieces) == 1:
             weights = None if shared is None else shared[0]
@@ -104,7 +106,11 @@ class Denoiser:
         power, visual = piece.power, piece.visual
         with torch.no_grad():
             if choice == "prior":
-                proposal = model.prior.given(None, visual, len(power))
+                alpha = None
+                if model.prior.mixed:
+                    # The component of the lips where there are any: without them its probability is zero.
+                    alpha = power.new_ones(len(power)) if visual is None else ~visual.valid
+                proposal = model.prior.given(alpha, visual, len(power))
             elif choice == "audio":
                 proposal = guide.posteriors(power, visual)[-1]
             else:
