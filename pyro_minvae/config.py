@@ -110,9 +110,9 @@ class Inference(Section):
 
     `kernel` names the sampler: "metropolis" (random walk), "langevin" (unadjusted, LDEM), "mala", "hmc" (with
     `leapfrogs` steps), "map" (Adam, PEEM), "independence" (proposals from the guide) or "laplace". `step_size` is in
-    units of z (about 1 wide a priori); without one it is the kernel's own. During the first `warmup` moves kernels
-    that reject adapt it, frame by frame, towards their best acceptance. `chains` chains run side by side in every
-    frame, and all their draws count.
+    units of z (about 1 wide a priori); without one it is the kernel's own. During the first `warmup` moves
+    "metropolis", "mala" and "hmc" adapt it, frame by frame, towards their best acceptance. `chains` chains run side
+    by side in every frame, and all their draws count.
     `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1. `gain_prior` is the shape and
     the rate of its gamma prior; (1, 0) is flat.
     `e_step` = "auto" is "mean-field" where the lips chose the start of the chains and "marginal" elsewhere: the first

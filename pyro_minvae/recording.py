@@ -38,7 +38,9 @@ class Enhanced(NamedTuple):
 
     `speech` and `noise` have the shape and rate of `mixture`, the input, and sum to it. `responsibilities` [N] at
     `times` [N] (s) are the probability that a frame follows the audio component (None for models without alpha),
-    `responsibility` their mean; `used_video` tells whether the lips guided the inference, `without_video` why not.
+    `responsibility` their mean; `acceptance` is the share of accepted proposals in the last EM iteration, of all blocks
+    and recordings that went side by side; `used_video` tells whether the lips guided the inference, `without_video` why
+    not.
     `real_time_factor` is processing over playing time (of all recordings, where several are enhanced at once);
     processing is all from waveform and mouth crops to the result, but not finding the face in a video.
     """
