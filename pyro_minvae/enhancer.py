@@ -112,7 +112,11 @@ class Enhancer:
             recording, stft=self.recipe.stft, device=self.device, lips=lips, without_video=reason
         )
         if lips is not None:
-            opened.visual = self.visual(lips, opened.frames)
+            visual = self.visual(lips, opened.frames)
+            if bool(visual.valid.any()):
+                opened.visual = visual
+            else:
+                opened.lips, opened.without_video = None, "no face while there is sound"
         return opened
 
     @property

@@ -53,6 +53,17 @@ def test_strange_lips_are_used_only_on_demand(model: Path, lips: Lips, sound: np
     assert reasons["never"] == "inference.lips = never"
 
 
+@pytest.mark.parametrize("late", [-100.0, 100.0])
+def test_lips_at_another_time_than_the_sound_are_none(
+    model: Path, lips: Lips, sound: np.ndarray, late: float
+) -> None:
+    enhancer = Enhancer.from_pretrained(model, overrides=["inference.lips=always"])
+    alone, apart = (enhancer(sound, RATE, v) for v in (None, lips._replace(times=lips.times + late)))
+    assert (apart.used_video, apart.without_video) == (False, "no face while there is sound")
+    np.testing.assert_array_equal(apart.speech, alone.speech)
+    assert enhancer(sound, RATE, lips).used_video
+
+
 def test_no_face_is_looked_for_in_vain(
     model: Path, sound: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
