@@ -173,9 +173,10 @@ def test_a_target_with_a_slip_in_its_code_is_one_line(
     importable: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "slip_in_my_prior.py").write_text("class MyPrior(:\n")
-    with monkeypatch.context() as patch, pytest.raises(InputError) as error:
+    with monkeypatch.context() as patch:
         patch.syspath_prepend(tmp_path)
-        System(recipe("model.prior.target=slip_in_my_prior:MyPrior"))
+        with pytest.raises(InputError) as error:
+            System(recipe("model.prior.target=slip_in_my_prior:MyPrior"))
     assert re.match(r"slip_in_my_prior:MyPrior: .*slip_in_my_prior.py, line 1\)$", str(error.value))
 
 
