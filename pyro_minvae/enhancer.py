@@ -134,8 +134,8 @@ class Enhancer:
             todo = [
                 (one, span)
                 for one in recordings
-                if (one.visual is not None) == sees and one.peak > 0
                 for span in spans(one.samples, block=block, overlap=self._overlap)
+                if one.peak > 0 and one.sees(span) == sees
             ]
             for first in range(0, len(todo), size):
                 yield todo[first : first + size]

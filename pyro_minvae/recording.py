@@ -96,12 +96,20 @@ class OpenRecording:
     def piece(self, span: range) -> Piece:
         """A block as the loop takes it: its power at max|x| = 1 of the whole recording, and its lips."""
         spectrum = analyse(self.mono[span.start : span.stop] / self.peak, self.stft)
-        first, count = span.start // self.stft.hop, spectrum.shape[-2]
-        visual = None
-        if self.visual is not None:
-            part = slice(first, first + count)
-            visual = Visual(self.visual.features[part], self.visual.valid[part])
-        return Piece(power(spectrum), visual, (self.recording.seed + STRIDE * span.start) % 2**63)
+        seed = (self.recording.seed + STRIDE * span.start) % 2**63
+        return Piece(power(spectrum), self._lips_in(span) if self.sees(span) else None, seed)
+
+    def sees(self, span: range) -> bool:
+        """Whether some frame of a block has lips: one without any is like a recording without video."""
+        lips = self._lips_in(span)
+        return lips is not None and bool(lips.valid.any())
+
+    def _lips_in(self, span: range) -> Visual | None:
+        if self.visual is None:
+            return None
+        first = span.start // self.stft.hop
+        part = slice(first, first + frame_count(len(span), self.stft))
+        return Visual(self.visual.features[part], self.visual.valid[part])
 
     def add(self, span: range, filtered: Filtered, overlap: int) -> None:
         """Filter a block of all channels, faded into its neighbours."""

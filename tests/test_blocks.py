@@ -112,6 +112,21 @@ def test_a_long_recording_is_its_blocks_faded_together(model: Path) -> None:
     assert np.abs(whole.speech).reshape(-1, 1000).max(1).min() > 0
 
 
+def test_a_block_without_a_face_is_like_a_recording_without_video(model: Path) -> None:
+    """The lips of the first second say nothing of the last: there the sound decides, by the E-step that suits it."""
+    sound = speechlike(RATE, 3.0, seed=2)
+    sound[100] = 2.0  # in the first block, for one level
+    settings = ["inference.block_s=1.024", "inference.overlap_s=0.128", "inference.lips=always"]
+    enhancer = Enhancer.from_pretrained(model, overrides=[*settings, "inference.iterations=3"])
+    track = lips(1.0, 0)
+    seen = enhancer(sound, RATE, track)
+    heard = enhancer(sound, RATE)
+    assert seen.used_video
+    # The last block starts beyond the lips' reach: the same as without video, sample by sample.
+    np.testing.assert_array_equal(seen.speech[-RATE // 2 :], heard.speech[-RATE // 2 :])
+    assert np.abs(seen.speech[: RATE // 2] - heard.speech[: RATE // 2]).max() > 0
+
+
 @pytest.mark.parametrize("e_step", ["mean-field", "marginal"])
 def test_thousands_of_iterations_stay_finite(tmp_path: Path, e_step: str) -> None:
     """In the single precision that is used: no factor runs away or dies of rounding."""

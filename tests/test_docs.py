@@ -105,7 +105,8 @@ def small(arguments: list[str]) -> list[str]:
     given = {item.partition("=")[0] for item in arguments}
     extra = [word for item in settings if item.partition("=")[0] not in given for word in ("--set", item)]
     # Each worker process would load torch anew.
-    return arguments + extra + (["--workers", "1"] if arguments[0] == "evaluate" else [])
+    fewer = {"evaluate": ["--workers", "1"], "elbo": [] if "--frames" in arguments else ["--frames", "3"]}
+    return arguments + extra + fewer.get(arguments[0], [])
 
 
 def check_command(command: str, run_cli: Callable[..., object]) -> None:

@@ -37,6 +37,22 @@ class Guide(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} lacks posteriors()")
 
+    def usable(
+        self, posteriors: tuple[TorchDistribution, ...], event_dims: tuple[int, ...]
+    ) -> tuple[TorchDistribution, ...]:
+        """The posteriors, if each has one of these event_dims and can be reparametrised.
+
+        Raises:
+            ValueError: if not.
+        """
+        for posterior in posteriors:
+            if posterior.event_dim not in event_dims or not posterior.has_rsample:
+                raise ValueError(
+                    "expected posteriors over one frame's z (event_dim 1) with rsample, got "
+                    f"{type(posterior).__name__} of event_dim {posterior.event_dim} from {type(self).__name__}"
+                )
+        return posteriors
+
     def audio_weight(
         self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
     ) -> Tensor | None:
@@ -84,14 +100,8 @@ class Guide(nn.Module):
             ValueError: if a posterior is over more than a frame where frames are independent, or less, or cannot be
                 reparametrised.
         """
-        posteriors = self.posteriors(power, visual, heard)
-        for posterior in posteriors:
-            # Where frames are coupled a posterior may be over all of them, as the exact one is.
-            if posterior.event_dim not in (1, event_dim) or not posterior.has_rsample:
-                raise ValueError(
-                    "expected posteriors over one frame's z (event_dim 1) with rsample, got "
-                    f"{type(posterior).__name__} of event_dim {posterior.event_dim} from {type(self).__name__}"
-                )
+        # Where frames are coupled a posterior may be over all of them, as the exact one is.
+        posteriors = self.usable(self.posteriors(power, visual, heard), (1, event_dim))
         if not self.mixed:
             (posterior,) = posteriors
             return pyro.sample("z", as_event(posterior, power.shape[:-1]) if event_dim == 2 else posterior)

@@ -127,14 +127,9 @@ def branches(
     Raises:
         ValueError: if a posterior is not over single frames, or cannot be reparametrised.
     """
-    posteriors = guide.posteriors(power, visual, heard)
+    posteriors = guide.usable(guide.posteriors(power, visual, heard), (1,))
     pairs = []
     for index, (q, p) in enumerate(zip(posteriors, model.prior.conditionals(visual), strict=True)):
-        if q.event_dim != 1 or not q.has_rsample:
-            raise ValueError(
-                "expected posteriors over one frame's z (event_dim 1) with rsample, got "
-                f"{type(q).__name__} of event_dim {q.event_dim} from {type(guide).__name__}"
-            )
         z = q.rsample() if noise is None else q.mean + q.stddev * noise[index]
         pairs.append((model.log_likelihood(power, z, visual), kl(q, p, z)))
     return pairs
