@@ -125,19 +125,19 @@ class Inference(Section):
     `tolerance` > 0 stops early once the objective gains less than that share of its total gain in five iterations.
     Recordings longer than `block_s` are cut into blocks that overlap by `overlap_s` (s), and up to `batch` blocks, of
     one recording or of several, go through the loop side by side (few on a processor, whose caches they share; many
-    on an accelerator).
+    on an accelerator; one where `tolerance` > 0 or the model couples frames).
     """
 
-    iterations: int = Field(20, ge=1)
+    iterations: int = Field(50, ge=1)
     e_step: Literal["auto", "marginal", "mean-field"] = "auto"
     kernel: Literal["metropolis", "langevin", "mala", "hmc", "map", "independence", "laplace"] = "metropolis"
     step_size: float | None = Field(None, gt=0)
     warmup: int = Field(0, ge=0)
     leapfrogs: int = Field(5, ge=1)
-    steps: int = Field(2, ge=1)
-    keep: int = Field(1, ge=1)
+    steps: int = Field(10, ge=1)
+    keep: int = Field(5, ge=1)
     chains: int = Field(1, ge=1)
-    average: int = Field(5, ge=1)
+    average: int = Field(10, ge=1)
     gain: bool = True
     gain_prior: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1.0, 0.0)
     start: Literal["guide", "audio", "prior"] = "guide"
