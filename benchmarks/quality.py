@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for system in options.system or SYSTEMS
         }
     # A wide console: a table that is cut to the terminal cannot be pasted elsewhere.
-    console = Console(width=200, highlight=False)
+    console = Console(width=160 + max(map(len, scores)), highlight=False)
     console.print(report.comparison(scores))
     console.print(f"{len(items)} mixtures, seed {options.seed}: {command()}", markup=False)
     for system, rows in scores.items():
