@@ -94,12 +94,14 @@ class Enhancer:
         Raises:
             InputError: as for one, before any is enhanced.
         """
-        for recording in recordings:
-            checked(recording.waveform, recording.rate)
+        signals = [checked(recording.waveform, recording.rate) for recording in recordings]
         # Finding faces is not counted as processing.
-        guided = [(recording, *self._guidance(recording.video)) for recording in recordings]
+        guidance = [self._guidance(recording.video) for recording in recordings]
         start = time.perf_counter()
-        opened = [self._open(recording, lips, reason) for recording, lips, reason in guided]
+        opened = [
+            self._open(recording, signal, *guided)
+            for recording, signal, guided in zip(recordings, signals, guidance, strict=True)
+        ]
         for group in self._groups(opened):
             pieces = [one.piece(span) for one, span in group]
             for (one, span), filtered in zip(group, self.denoiser(pieces, watch), strict=True):
@@ -107,9 +109,11 @@ class Enhancer:
         playing = sum(one.seconds for one in opened)
         return [one.close((time.perf_counter() - start) / playing) for one in opened]
 
-    def _open(self, recording: Recording, lips: Lips | None, reason: str) -> OpenRecording:
+    def _open(
+        self, recording: Recording, signal: np.ndarray, lips: Lips | None, reason: str
+    ) -> OpenRecording:
         opened = OpenRecording(
-            recording, stft=self.recipe.stft, device=self.device, lips=lips, without_video=reason
+            recording, signal, stft=self.recipe.stft, device=self.device, lips=lips, without_video=reason
         )
         if lips is not None:
             visual = self.visual(lips, opened.frames)

@@ -67,15 +67,22 @@ class Enhanced(NamedTuple):
 class OpenRecording:
     """A recording at the model's rate, filtered block by block.
 
-    `channels` [channels, S'] at the STFT's rate, `mono` [S'] what the filter is estimated on, `visual` the lips on the
-    STFT clock or None; `without_video` says why there are none.
+    `signal` is the waveform as `checked` gives it, `channels` [channels, S'] the same at the STFT's rate, `mono` [S']
+    what the filter is estimated on, `visual` the lips on the STFT clock or None; `without_video` says why not.
     """
 
     def __init__(
-        self, recording: Recording, *, stft: Stft, device: torch.device, lips: Lips | None, without_video: str
+        self,
+        recording: Recording,
+        signal: np.ndarray,
+        *,
+        stft: Stft,
+        device: torch.device,
+        lips: Lips | None,
+        without_video: str,
     ) -> None:
         self.recording, self.stft, self.lips, self.without_video = recording, stft, lips, without_video
-        self.signal = checked(recording.waveform, recording.rate)
+        self.signal = signal
         self.seconds = self.signal.shape[-1] / recording.rate
         resampled = resample(self.signal, recording.rate, stft.rate)
         self.channels = torch.as_tensor(resampled, dtype=torch.float32, device=device)
