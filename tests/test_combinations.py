@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from signals import speechlike
+from tiny_family import family_recipe
 from tiny_training import FPS, RATE, utterances
 
 from pyro_minvae.checkpoint import load_model, save_model
@@ -17,7 +17,7 @@ from pyro_minvae.config import Recipe
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.inference.training import EpochEvent, StepEvent, train
-from pyro_minvae.recipe import KINDS, parse_recipe
+from pyro_minvae.recipe import KINDS
 from pyro_minvae.system import System
 from pyro_minvae.types import Lips
 
@@ -28,24 +28,6 @@ GUIDES = (*(kind for kind in KINDS["guide",] if kind not in ("import", *MIXED_GU
 DECODERS = tuple(kind for kind in KINDS["model", "decoder"] if kind != "import")
 LIKELIHOODS = tuple(kind for kind in KINDS["model", "likelihood"] if kind != "import")
 ALL = list(itertools.product(PRIORS, GUIDES, DECODERS, LIKELIHOODS))
-# What each part learns beside the decoder.
-GUIDE_PARTS = {
-    "audio": ["audio"],
-    "visual": ["visual"],
-    "concatenation": ["joint"],
-    "product": ["audio", "visual"],
-    "mixture": ["audio", "visual"],
-    "mixture-of-products": ["audio", "visual"],
-}
-PRIOR_PARTS = {
-    "standard": [],
-    "mixture": ["prior"],
-    "visual": ["visual-prior"],
-    "visual-mixture": ["prior", "visual-prior"],
-    "vamp": ["prior"],
-    "ar1": ["prior"],
-    "random-walk": ["prior"],
-}
 
 
 def legal(prior: str, guide: str, decoder: str) -> bool:
@@ -54,31 +36,9 @@ def legal(prior: str, guide: str, decoder: str) -> bool:
     return mixed == (guide in MIXED_GUIDES) and not (mixed and decoder == "context")
 
 
-def tree(prior: str, guide: str, decoder: str, likelihood: str) -> dict[str, Any]:
-    """A recipe of small parts, one stage of two steps."""
-    kind, _, amortised = guide.partition("+")
-    learn = ["decoder", *GUIDE_PARTS[kind], *PRIOR_PARTS[prior], *(["responsibility"] if amortised else [])]
-    stage = {"name": "all", "learn": learn, "epochs": 1, "data": "video"}
-    return {
-        "name": "tiny",
-        "stft": {"rate": RATE, "window": 32, "hop": 16},
-        "crops": {"size": 8},
-        "lips": {"components": 3, "context": 1},
-        "model": {
-            "latent": 2,
-            "prior": {"kind": prior},
-            "decoder": {"kind": decoder, "hidden": [4]},
-            "likelihood": {"kind": likelihood},
-        },
-        "guide": {"kind": kind, **({"responsibility": "amortised"} if amortised else {})},
-        "training": {"stages": [stage], "batch": 64, "segment": 8},
-        "noise": {"rank": 2},
-        "inference": {"iterations": 2, "steps": 2, "keep": 1},
-    }
-
-
 def recipe_of(*kinds: str) -> Recipe:
-    return parse_recipe(tree(*kinds), source="tests/test_combinations.py")
+    """One stage of two steps."""
+    return family_recipe(*kinds, "training.stages.0.epochs=1", "training.batch=64")
 
 
 @pytest.mark.parametrize("kinds", [k for k in ALL if legal(*k[:3])], ids="-".join)
