@@ -12,7 +12,7 @@ import torch
 from pyro_minvae.checkpoint import CONFIG, load_state, save_model, save_state
 from pyro_minvae.config import Recipe
 from pyro_minvae.data.cache import default_cache, prepare
-from pyro_minvae.data.corpus import open_corpus
+from pyro_minvae.data.corpus import listed, open_corpus
 from pyro_minvae.data.split import hold_out
 from pyro_minvae.errors import InputError
 from pyro_minvae.inference.stage_data import TrainingError
@@ -39,6 +39,7 @@ def gather(
     cache: Path | None = None,
     workers: int = 2,
     skip_bad: bool = False,
+    ids: Path | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> tuple[Speech, list[str]]:
     """Prepare the training split of every folder; the second value names the broken files that were skipped.
@@ -46,8 +47,10 @@ def gather(
     A share of each folder's training utterances is held out for early stopping, so that the folders' own validation
     and test splits stay unseen.
 
+    `ids` is a file of the only ids to take, from whichever folder.
+
     Raises:
-        InputError: for a folder without training utterances, or a broken file unless `skip_bad`.
+        InputError: for a folder without training utterances, an id that none has, or a broken file unless `skip_bad`.
     """
     speech, skipped, done = Speech([], []), [], 0
     corpora = []
@@ -56,6 +59,13 @@ def gather(
         if not corpus:
             raise InputError(f"{path}: expected utterances to train on, found none in the training split")
         corpora.append(corpus)
+    if ids is not None:
+        every = [utterance for corpus in corpora for utterance in corpus]
+        chosen = {u.audio for u in listed(every, ids, source=f"the training split of {' and '.join(data)}")}
+        corpora = [[u for u in corpus if u.audio in chosen] for corpus in corpora]
+        if not all(corpora):
+            empty = data[[bool(corpus) for corpus in corpora].index(False)]
+            raise InputError(f"{ids}: expected ids of {empty} among them, found none")
     total = sum(len(corpus) for corpus in corpora)
 
     def count(_: str) -> None:

@@ -79,6 +79,20 @@ def test_a_broken_file_is_refused_or_named_and_skipped(
     assert load_model(tmp_path / "run").training["finished"]
 
 
+def test_a_list_of_ids_chooses_what_is_trained_on(
+    run_cli: Callable, arguments: list[object], tmp_path: Path
+) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("voice0/1\nvoice3/1\nvoice2/1\n")
+    result = run_cli(*arguments, "--list", ids)
+    assert result.exit_code == 0, result.stderr
+    assert "2 utterances to fit, 1 held out" in result.stderr
+    ids.write_text("voice0/1\nnobody/1\n")
+    refused = run_cli(*arguments, "--list", ids)
+    assert refused.exit_code == 2
+    assert f"{ids}: expected ids of" in refused.stderr and "nobody/1" in refused.stderr
+
+
 def test_ctrl_c_leaves_a_model_and_a_run_to_resume(
     run_cli: Callable, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

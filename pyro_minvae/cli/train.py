@@ -30,6 +30,9 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     workers: Annotated[int, typer.Option(help="Processes that prepare the data.", min=1)] = 2,
     cache: Annotated[Path | None, typer.Option(help="Folder of prepared data [default: user cache].")] = None,
+    list_: Annotated[
+        Path | None, typer.Option("--list", help="Only the ids in this file, one a line.")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Name broken files and go on without.")
     ] = False,
@@ -46,13 +49,15 @@ def train(
     check_device(device)
     run = Run.open(out, chosen, resume=resume, tensorboard=tensorboard)
     try:
-        _show(run.events(_gather(data, chosen, cache, workers, skip_bad), device))
+        _show(run.events(_gather(data, chosen, cache, workers, skip_bad, list_), device))
     finally:
         run.close()
     say(f"{out}: trained {chosen.name}, validation bound {run.best_bound:,.2f} nats per frame")
 
 
-def _gather(data: list[str], recipe: Recipe, cache: Path | None, workers: int, skip_bad: bool) -> Speech:
+def _gather(
+    data: list[str], recipe: Recipe, cache: Path | None, workers: int, skip_bad: bool, ids: Path | None
+) -> Speech:
     """The prepared speech, behind a bar; broken files that were skipped are named."""
     from pyro_minvae.cli.console import console, progress, warn
     from pyro_minvae.run import gather
@@ -64,7 +69,7 @@ def _gather(data: list[str], recipe: Recipe, cache: Path | None, workers: int, s
             bar.update(task, completed=done, total=total)
 
         speech, skipped = gather(
-            data, recipe, cache=cache, workers=workers, skip_bad=skip_bad, advance=advance
+            data, recipe, cache=cache, workers=workers, skip_bad=skip_bad, ids=ids, advance=advance
         )
     for line in skipped:
         warn(f"skipped {line}")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pyro_minvae.data.corpus import listed
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.manifest import NAME, Item, write_manifest
 from pyro_minvae.evaluation.mixing import Mixture, Noise, generator_for, mix, spread
 from pyro_minvae.media.audio import mono, read_audio, write_audio
-from pyro_minvae.media.files import check_writable, existing_file, make_folder
+from pyro_minvae.media.files import check_writable, make_folder
 from pyro_minvae.types import Audio, Utterance
 
 
@@ -76,16 +77,7 @@ def select(
                 f"{source}: expected utterances of the split {split}, found {', '.join(splits) or 'none'}"
             )
     if ids is not None:
-        try:
-            lines = existing_file(ids, "a list of ids").read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{ids}: expected a list of ids, found {error}") from error
-        names = {line.strip() for line in lines} - {""}
-        known = {utterance.id: {utterance.id, utterance.id.rpartition("/")[2]} for utterance in found}
-        unknown = sorted(names.difference(*known.values()))
-        if unknown:
-            raise InputError(f"{ids}: expected ids of {source}, found {unknown[0]}")
-        found = [utterance for utterance in found if names & known[utterance.id]]
+        found = listed(found, ids, source=source)
     if not found:
         raise InputError(f"{source}: expected at least one utterance to mix, found none")
     return spread(found, limit)
