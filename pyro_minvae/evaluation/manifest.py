@@ -18,7 +18,7 @@ NAME = "manifest.jsonl"
 class Item(BaseModel):
     """One mixture = `scale` (clean + `gain` noise). Keys that are not listed here are ignored.
 
-    `rate` is in Hz and `snr_db` in dB. In memory the paths are absolute or relative to the working directory.
+    `rate` is in Hz and `snr_db` in dB; `corrupt` tells how the lips in `video` were spoilt, if they were. In memory the paths are absolute or relative to the working directory.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -31,6 +31,7 @@ class Item(BaseModel):
     mixture: Path
     clean: Path
     video: Path | None = None
+    corrupt: str = ""
     gain: float | None = None
     scale: float = Field(1.0, gt=0)
     rate: int | None = Field(None, gt=0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.metrics import HEADINGS
+
+if TYPE_CHECKING:
+    from pyro_minvae.evaluation.benchmark import Row
 
 RESAMPLES = 2000
 

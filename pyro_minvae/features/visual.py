@@ -119,9 +119,17 @@ def on_clock(track: Tensor, times: Tensor, valid: Tensor, clock: Tensor, lips: L
         return Visual(track.new_zeros(shape), torch.zeros_like(clock, dtype=torch.bool))
     instants = (clock[:, None] + offsets).reshape(-1)  # [N (2 context + 1)]
     sampled = _interpolate(track[valid], times[valid], instants).reshape(clock.shape[0], -1)
-    nearest = _nearest(times, clock)
-    seen = valid[nearest] & ((clock - times[nearest]).abs() <= REACH_S)
+    _, seen = seen_at(clock, times, valid)
     return Visual(sampled * seen[:, None], seen)
+
+
+def seen_at(clock: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """For each instant [N] (s) the index of the nearest video frame, and whether it shows a face near enough.
+
+    `times` [T] s and `valid` [T] are the video's; near enough is `REACH_S`.
+    """
+    nearest = _nearest(times, clock)
+    return nearest, valid[nearest] & ((clock - times[nearest]).abs() <= REACH_S)
 
 
 def _interpolate(track: Tensor, times: Tensor, at: Tensor) -> Tensor:

@@ -38,8 +38,10 @@ def read_crops(path: str | Path, *, size: int = 67) -> Lips:
     return lips._replace(crops=resize(lips.crops, size))
 
 
-def save_lips(path: str | Path, lips: Lips) -> None:
+def save_lips(path: str | Path, lips: Lips, wrong: np.ndarray | None = None) -> None:
     """Write `crops`, `times` and `valid` to a compressed `.npz`, atomically.
+
+    `wrong` [T] bool marks the frames that were spoilt on purpose (see `media.corruption`).
 
     Raises:
         InputError: for another suffix or an unwritable place.
@@ -48,8 +50,27 @@ def save_lips(path: str | Path, lips: Lips) -> None:
 
     if Path(path).suffix.lower() != ".npz":
         raise InputError(f"{path}: expected the name of a .npz file to write, found '{Path(path).suffix}'")
+    arrays: dict[str, Any] = lips._asdict() | ({} if wrong is None else {"wrong": wrong})
     with atomic(path) as temporary:
-        np.savez_compressed(temporary, crops=lips.crops, times=lips.times, valid=lips.valid)
+        np.savez_compressed(temporary, **arrays)
+
+
+def read_wrong(path: str | Path) -> np.ndarray | None:
+    """Which frames [T] of crops were spoilt on purpose, as `save_lips` wrote it; None where nobody says.
+
+    Raises:
+        InputError: when an archive cannot be read or its `wrong` is not one bool for each crop.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".npz":
+        return None
+    arrays = _load(existing_file(path, "an array of mouth crops"))
+    if not isinstance(arrays, dict) or not {"crops", "wrong"} <= set(arrays):
+        return None
+    wrong = arrays["wrong"]
+    if wrong.dtype != bool or wrong.shape != _lips(path, arrays).crops.shape[:1]:
+        raise InputError(f"{path}: expected wrong as bool, one for each crop, found {_describe(wrong)}")
+    return wrong
 
 
 def resize(crops: np.ndarray, size: int) -> np.ndarray:

@@ -1,0 +1,88 @@
+"""The lips of a noisy set, spoilt on purpose: written beside its mixtures together with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pyro_minvae.config import LipCrops
+from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.mixing import stable_seed
+from pyro_minvae.media.corruption import Corruption, corrupt
+from pyro_minvae.media.crops import read_wrong, save_lips
+from pyro_minvae.media.files import make_folder
+from pyro_minvae.media.lips import read_lips
+from pyro_minvae.types import Lips
+
+
+class Corrupter(NamedTuple):
+    """Spoils the lips of mixtures as `what` says; the random numbers of each depend on `seed` and its own name alone.
+
+    `donors` are the videos of a corpus by the ids of their clips: of the others one is drawn wherever lips are
+    swapped. `crops` says how large they are and which face counts.
+    """
+
+    what: Corruption
+    donors: Mapping[str, Path]
+    seed: int = 0
+    crops: LipCrops = LipCrops()
+
+    def __call__(self, item: Item, target: Path) -> Item:
+        """Write the spoilt lips of `item` to `target` (.npz), with the truth as `wrong`, and name them in its place.
+
+        An item without a video stays as it is.
+
+        Raises:
+            InputError: for a video that cannot be read, another clip's lips where there is none, or a place that
+                cannot be written.
+        """
+        if item.video is None:
+            return item
+        own = self._read(item.video)
+        stream = stable_seed("lips", self.seed, item.id, item.noise, f"{item.snr_db:g}", self.what)
+        donor = self._donor(item, stream) if self.what.needs_donor else None
+        lips, wrong = corrupt(own, self.what, generator=np.random.default_rng(stream), donor=donor)
+        before = read_wrong(item.video)
+        save_lips(target, lips, wrong if before is None else wrong | before)
+        done = str(self.what) if not item.corrupt else f"{item.corrupt}, {self.what}"
+        return item.model_copy(update={"video": target, "corrupt": done})
+
+    def all(self, items: Sequence[Item], folder: Path) -> list[Item]:
+        """All of them, with their lips in `folder`."""
+        make_folder(folder, "a folder to write to")
+        return [self(item, folder / f"{number}.npz") for number, item in enumerate(items)]
+
+    def check(self) -> None:
+        """Raise `InputError` where there is nothing to spoil, or no other clip to swap lips with."""
+        least = 2 if self.what.needs_donor else 1
+        if len(self.donors) < least:
+            raise InputError(
+                f"--corrupt {self.what}: expected at least {least} clips with lips, found {len(self.donors)}"
+            )
+
+    def _donor(self, item: Item, stream: int) -> Lips:
+        """The first clip with a face in an order of the other clips that is drawn for this item."""
+        others = sorted(
+            (name for name in self.donors if name != item.id), key=lambda n: stable_seed(stream, n)
+        )
+        for name in others:
+            lips = self._read(self.donors[name])
+            if lips.valid.any():
+                return lips
+        raise InputError(
+            f"--corrupt {self.what}: expected another clip with a face, found none for {item.id}"
+        )
+
+    def _read(self, video: Path) -> Lips:
+        return _read(video, self.crops.size, self.crops.face)
+
+
+# Each clip is wanted once for every noise and SNR.
+@lru_cache(maxsize=64)
+def _read(video: Path, size: int, face: Literal["largest"] | int) -> Lips:
+    return read_lips(video, size=size, face=face)

@@ -1,0 +1,107 @@
+"""How well the trust in the lips tells right frames from wrong ones: areas under ROC curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+
+from pyro_minvae.evaluation.summary import bootstrap
+from pyro_minvae.media.crops import read_crops, read_wrong
+
+
+class Detection(NamedTuple):
+    """The frames of sound of one recording that have lips: `suspicion` [n] = 1 - trust, and the truth `wrong` [n]."""
+
+    suspicion: np.ndarray
+    wrong: np.ndarray
+
+    @property
+    def auc(self) -> float:
+        """See `roc_auc`."""
+        return roc_auc(self.suspicion, self.wrong)
+
+
+class Detector(NamedTuple):
+    """Of all recordings with right and wrong frames: mean AUC with its 95 % interval, and their number.
+
+    `pooled` is the AUC of all frames of all recordings together, where one threshold has to do for all; `frames` is
+    their number and `share` that of the wrong ones among them.
+    """
+
+    mean: float
+    low: float
+    high: float
+    recordings: int
+    pooled: float
+    frames: int
+    share: float
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """P(score of a positive > score of a negative) + P(equal) / 2, by ranks; NaN where one of both is missing.
+
+    `scores` [n], `positive` [n] bool. Source: Hanley and McNeil, "The meaning and use of the area under a receiver
+    operating characteristic (ROC) curve", Radiology 143, 1982.
+    """
+    positive = np.asarray(positive, bool)
+    count, rest = int(positive.sum()), int((~positive).sum())
+    if count == 0 or rest == 0:
+        return math.nan
+    above = rankdata(scores)[positive].sum() - count * (count + 1) / 2
+    return float(above / (count * rest))
+
+
+def trust(enhanced: Any) -> np.ndarray | None:
+    """The probability [N] that the lips of a frame are right, as an enhancer says it; None where it says nothing.
+
+    It is the switch's, else that of the component that goes by the lips (1 - responsibility).
+    """
+    switches = getattr(enhanced, "switches", None)
+    if switches is not None and switches.trust is not None:
+        return np.asarray(switches.trust, np.float64)
+    weights = enhanced.responsibilities
+    return None if weights is None else 1 - np.asarray(weights, np.float64)
+
+
+def detect(enhanced: Any, video: Path | None) -> Detection | None:
+    """What an enhancer made of lips whose truth is known: None for others, and for models that know no trust.
+
+    Frames of sound without lips (the nearest video frame has no face, or is too far) do not count: nothing is to be
+    found out about them.
+
+    Raises:
+        InputError: for crops that cannot be read.
+    """
+    import torch
+
+    from pyro_minvae.features.visual import seen_at
+
+    wrong = None if video is None else read_wrong(video)
+    trusted = trust(enhanced)
+    if video is None or wrong is None or trusted is None:
+        return None
+    lips = read_crops(video)
+    clock = torch.as_tensor(np.asarray(enhanced.times, np.float64))
+    nearest, seen = seen_at(clock, torch.as_tensor(lips.times), torch.as_tensor(lips.valid))
+    return Detection(1 - trusted[seen.numpy()], wrong[nearest.numpy()][seen.numpy()])
+
+
+def detector(found: Sequence[Detection | None]) -> Detector | None:
+    """The figures of all recordings together; None where there is no recording with right and wrong frames."""
+    known = [one for one in found if one is not None and len(one.wrong)]
+    areas = np.array([one.auc for one in known])
+    areas = areas[np.isfinite(areas)]
+    if not known:
+        return None
+    suspicion, wrong = (np.concatenate(parts) for parts in zip(*known, strict=True))
+    pooled = roc_auc(suspicion, wrong)
+    if math.isnan(pooled):
+        return None
+    low, high = bootstrap(areas)
+    mean = float(areas.mean()) if len(areas) else math.nan
+    return Detector(mean, low, high, len(areas), pooled, len(wrong), float(wrong.mean()))
