@@ -129,6 +129,23 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Trained:
     return Trained(recipe, model, guide, system.lips, config.get("training", {}))
 
 
+def start_from(system: System, name: str | Path) -> None:
+    """Copy the weights of a bundled model, or of a folder with one, into a system that is to learn on from there.
+
+    Raises:
+        InputError: if there is no such model, or its networks are not those of the system.
+    """
+    trained = load_model(name)
+    weights = _whole(trained.model, trained.guide, trained.lips).state_dict()
+    try:
+        _whole(system.model(), system.guide(), system.lips).load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(
+            f"{name}: expected a model with the networks of {system.recipe.name}, found {reason}"
+        ) from None
+
+
 def save_state(path: Path, state: RunState) -> None:
     """Write a run's state atomically."""
     with atomic(path) as temporary:

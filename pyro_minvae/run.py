@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pyro_minvae.checkpoint import CONFIG, load_state, save_model, save_state
+from pyro_minvae.checkpoint import CONFIG, load_state, save_model, save_state, start_from
 from pyro_minvae.config import Recipe
 from pyro_minvae.data.cache import default_cache, prepare
 from pyro_minvae.data.corpus import listed, open_corpus
@@ -97,18 +97,30 @@ def gather(
 class Run:
     """A folder that training writes to; `events` is the loop."""
 
-    def __init__(self, folder: Path, recipe: Recipe, state: RunState | None, tensorboard: bool) -> None:
-        self.folder, self.recipe, self.state = folder, recipe, state
+    def __init__(
+        self, folder: Path, recipe: Recipe, state: RunState | None, tensorboard: bool, init: str | None = None
+    ) -> None:
+        self.folder, self.recipe, self.state, self.init = folder, recipe, state, init
         self.best_bound = float("nan") if state is None else state.best_bound
         self.summary = _summary_writer() if tensorboard else None
 
     @classmethod
-    def open(cls, folder: Path, recipe: Recipe, *, resume: bool = False, tensorboard: bool = False) -> Run:
+    def open(
+        cls,
+        folder: Path,
+        recipe: Recipe,
+        *,
+        resume: bool = False,
+        tensorboard: bool = False,
+        init: str | None = None,
+    ) -> Run:
         """Start a run in a folder that holds none yet, or resume the one that is there.
+
+        A new run starts from the weights of the model `init` (a bundled name or a folder), if it is given.
 
         Raises:
             InputError: if the folder holds another run (without `resume`), no run or one of another recipe (with
-                it), or cannot be made or written to.
+                it), or cannot be made or written to, or if the networks of `init` are not those of the recipe.
         """
         state = None
         if resume:
@@ -120,8 +132,10 @@ class Run:
         elif (folder / CONFIG).exists():
             raise InputError(f"{folder}: expected a new folder, found a model")
         # Imported parts may be refused: better before the data is prepared than after.
-        System(recipe)
-        run = cls(folder, recipe, state, tensorboard)
+        system = System(recipe)
+        if init is not None:
+            start_from(system, init)
+        run = cls(folder, recipe, state, tensorboard, init)
         check_writable(make_folder(folder, "a folder for the run") / STATE)
         return run
 
@@ -138,11 +152,16 @@ class Run:
         """
         torch.manual_seed(self.recipe.seed)
         system = System(self.recipe)
+        if self.init is not None:
+            start_from(system, self.init)
+        fresh = self.init is None
         writer = None if self.summary is None else self.summary(str(self.folder))
         if self.state is not None:
             self._forget_after(self.state)
         try:
-            for event in train(system, speech.fit, speech.held_out, device=device, resume=self.state):
+            for event in train(
+                system, speech.fit, speech.held_out, device=device, resume=self.state, fresh=fresh
+            ):
                 if isinstance(event, EpochEvent):
                     self._store(event)
                     if writer is not None:

@@ -94,6 +94,24 @@ def test_a_list_of_ids_chooses_what_is_trained_on(
     assert "nobody/1" in refused.stderr
 
 
+def test_a_run_can_start_from_the_weights_of_a_model(
+    run_cli: Callable, arguments: list[object], tmp_path: Path
+) -> None:
+    """Zero rate and one epoch leave the weights of the first run as they are, its decoder's level too."""
+    assert run_cli(*arguments).exit_code == 0
+    still = ["--set", "training.stages.0.learning_rate=1e-30", "--set", "training.stages.0.epochs=1"]
+    more = run_cli(*arguments, *still, "--init", tmp_path / "run", "--out", tmp_path / "more")
+    assert more.exit_code == 0, more.stderr
+    a, b = (load_model(tmp_path / name).model.state_dict() for name in ("run", "more"))
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    refused = run_cli(
+        *arguments, "--set", "model.latent=3", "--init", tmp_path / "run", "--out", tmp_path / "other"
+    )
+    assert refused.exit_code == 2
+    assert "expected a model with the networks of tiny, found" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_ctrl_c_leaves_a_model_and_a_run_to_resume(
     run_cli: Callable, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

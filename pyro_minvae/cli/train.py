@@ -21,6 +21,9 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run: log, state, weights.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    init: Annotated[
+        str | None, typer.Option(help="Start from this model's weights: a bundled name or a folder.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed [default: the recipe's].", min=0, max=2**31 - 1)
     ] = None,
@@ -40,14 +43,14 @@ def train(
 ) -> None:
     """Train a system on clean speech alone."""
     from pyro_minvae.cli.console import say
-    from pyro_minvae.enhancer import check_device
     from pyro_minvae.recipe import load_recipe
     from pyro_minvae.run import Run
+    from pyro_minvae.speaker import check_device
 
     overrides = list(settings or []) + ([] if seed is None else [f"seed={seed}"])
     chosen = load_recipe(recipe, overrides)
     check_device(device)
-    run = Run.open(out, chosen, resume=resume, tensorboard=tensorboard)
+    run = Run.open(out, chosen, resume=resume, tensorboard=tensorboard, init=init)
     try:
         _show(run.events(_gather(data, chosen, cache, workers, skip_bad, list_), device))
     finally:

@@ -59,11 +59,13 @@ def train(
     *,
     device: str | torch.device = "cpu",
     resume: RunState | None = None,
+    fresh: bool = True,
 ) -> Iterator[StepEvent | EpochEvent]:
     """Train the stages of `system.recipe` one after the other on `fit`, each until `held_out` says stop.
 
     The system is trained in place and holds the best weights of the last stage at the end. A resumed run gives what
-    the uninterrupted run would have given.
+    the uninterrupted run would have given. A system that is not `fresh` keeps what it has learnt before: its lip
+    projection and the level of its decoder are not fitted anew.
 
     Raises:
         TrainingError: if a stage needs lips and no utterance has any (or too few to fit), if there is only silence,
@@ -73,14 +75,15 @@ def train(
     system.to(device)
     if resume is None:
         torch.manual_seed(recipe.seed)
-        _fit_lips(system, fit)
+        if fresh:
+            _fit_lips(system, fit)
     else:
         system.load_state_dict(resume.weights)
         if resume.finished:
             return
     first = 0 if resume is None else resume.stage
     for number in range(first, len(recipe.training.stages)):
-        runner = StageRunner(system, number, fit, held_out, device)
+        runner = StageRunner(system, number, fit, held_out, device, fresh=fresh)
         yield from runner.run(resume if resume is not None and number == first else None)
 
 
@@ -107,8 +110,10 @@ class StageRunner:
         fit: Sequence[Prepared],
         held_out: Sequence[Prepared],
         device: str | torch.device,
+        *,
+        fresh: bool = True,
     ) -> None:
-        self.system, self.number = system, number
+        self.system, self.number, self.fresh = system, number, fresh
         self.recipe: Recipe = system.recipe
         self.stage: Stage = self.recipe.training.stages[number]
         self.learned = system.learned(self.stage)
@@ -166,7 +171,7 @@ class StageRunner:
 
     def _start(self) -> list[dict[str, Any]]:
         """What happens once, before a stage's first epoch."""
-        if self.number == 0:
+        if self.number == 0 and self.fresh:
             mean = self.data.mean_log_power(self.system.decoder.floor)
             self.system.decoder.start_at(mean)
             self.system.own_prior.start_at(mean)
