@@ -18,6 +18,7 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.manifest import Item
 from pyro_minvae.evaluation.metrics import Scores, failed, score
 from pyro_minvae.evaluation.mixing import stable_seed
+from pyro_minvae.evaluation.trust import Detection, detect
 from pyro_minvae.media.audio import mono, read_audio
 
 MakeEnhancer = Callable[[], Any]
@@ -28,8 +29,8 @@ class Row(NamedTuple):
     """One mixture: its scores before (`input`) and after (`output`), and what the enhancer says of its work.
 
     `seconds` of audio, `real_time_factor` (processing time / `seconds`), `acceptance` of the sampler and mean
-    `responsibility` of the audio network are NaN where the model has none. `error` is empty unless the item
-    failed.
+    `responsibility` of the audio network are NaN where the model has none. `detection` is its trust in lips that
+    were spoilt on purpose, beside the truth. `error` is empty unless the item failed.
     """
 
     item: Item
@@ -43,6 +44,7 @@ class Row(NamedTuple):
     real_time_factor: float = float("nan")
     used_video: bool = False
     error: str = ""
+    detection: Detection | None = None
 
 
 class Outcome(NamedTuple):
@@ -97,6 +99,7 @@ def evaluate_item(item: Item, enhancer: Any, *, seed: int, inspect: Inspect | No
         before = score(clean, mixture, rate)
         enhanced = enhancer(mixture, rate, video=item.video, seed=seed)
         after = score(clean, np.asarray(enhanced.speech, np.float64).reshape(-1), rate)
+        detection = detect(enhanced, item.video)
     # One bad item must not end a run of hours, whatever is wrong with it: the row carries the cause.
     except Exception as error:
         cause = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -115,6 +118,7 @@ def evaluate_item(item: Item, enhancer: Any, *, seed: int, inspect: Inspect | No
         responsibility=_number(enhanced.responsibility),
         real_time_factor=_number(enhanced.real_time_factor),
         used_video=bool(enhanced.used_video),
+        detection=detection,
     )
 
 

@@ -18,7 +18,8 @@ NAME = "manifest.jsonl"
 class Item(BaseModel):
     """One mixture = `scale` (clean + `gain` noise). Keys that are not listed here are ignored.
 
-    `rate` is in Hz and `snr_db` in dB; `corrupt` tells how the lips in `video` were spoilt, if they were. In memory the paths are absolute or relative to the working directory.
+    `rate` is in Hz and `snr_db` in dB; `corrupt` tells how the lips in `video` were spoilt, if they were. In memory
+    the paths are absolute or relative to the working directory.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
