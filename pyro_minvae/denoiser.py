@@ -1,11 +1,15 @@
-"""From power spectrograms to Wiener filters: the EM loop on one piece of sound, or on several side by side."""
+"""From power spectrograms to Wiener filters: the EM loop on one piece of sound, or on several side by side.
+
+A piece may hold one speaker (enhancement) or several (separation; derivations, eqs. 7.1 to 7.8).
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -18,61 +22,91 @@ from pyro_minvae.inference.mcem import EMState, mcem
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf, stack
-from pyro_minvae.types import Visual
+from pyro_minvae.types import Switches, Visual
 
 # Early stopping compares the objective with the one this many iterations ago.
 LOOK_BACK = 5
+
+# How far speakers that are alike start apart, in standard deviations of the guide.
+APART = 1.0
 
 Watch = Callable[[EMState], None]
 
 
 class Piece(NamedTuple):
-    """A stretch of a mixture: `power` [N, F] at max|x| = 1 of its recording, lips or None, and its own seed."""
+    """A stretch of a mixture: `power` [N, F] at max|x| = 1 of its recording, and its own seed.
+
+    `visuals` are the lips of each of its J speakers, or None.
+    """
 
     power: Tensor
-    visual: Visual | None
+    visuals: tuple[Visual | None, ...]
     seed: int
 
 
 class Filtered(NamedTuple):
-    """The speech's Wiener filter `mask` [N, F], p(audio component) [N] or None, and how the loop went."""
+    """The speakers' Wiener filters `masks` [J, N, F], p(audio component) [J, N] or None, and how the loop went.
 
-    mask: Tensor
+    `switch` [N, M] are the probabilities of the modes of a system that switches between several, else None.
+    """
+
+    masks: Tensor
     responsibility: Tensor | None
     iterations: int
     acceptance: float
+    switch: Tensor | None = None
+
+
+class Loop(Protocol):
+    """What filters the pieces of recordings: `Denoiser`, or anything that answers these."""
+
+    @property
+    def batches(self) -> bool:
+        """Whether several pieces may go through side by side, of which the same speakers have lips."""
+
+    def __call__(self, pieces: Sequence[Piece], watch: Watch | None = None) -> list[Filtered]:
+        """The filters of the pieces."""
+
+    def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:
+        """What the probabilities [N, M] of its modes at `times` [N] (s) mean.
+
+        They are `Filtered.switch`, or where that is None p(lips) and p(sound) of mixture priors.
+        """
 
 
 class Denoiser:
-    """The loop with a trained system and the settings of a recipe."""
+    """The loop with the trained systems of the speakers, one for all or one for each, and the settings of a recipe."""
 
-    def __init__(self, trained: Trained, recipe: Recipe, device: torch.device) -> None:
-        self.trained, self.recipe, self.device = trained, recipe, device
+    def __init__(self, trained: Sequence[Trained], recipe: Recipe, device: torch.device) -> None:
+        self.systems, self.recipe, self.device = list(trained), recipe, device
         # Frames that depend on each other would see the padding; early stopping would stop all at once.
-        self.batches = not trained.model.coupled and recipe.inference.tolerance == 0
+        coupled = any(one.model.coupled for one in self.systems)
+        self.batches = not coupled and recipe.inference.tolerance == 0
 
     @torch.no_grad()
     def __call__(self, pieces: Sequence[Piece], watch: Watch | None = None) -> list[Filtered]:
-        """The filters of pieces that all have lips or all have none; `watch` sees every state of the loop."""
+        """The filters of pieces with equally many speakers, of which in all the same ones have lips.
+
+        `watch` sees every state of the loop.
+        """
         config = self.recipe.inference
         recent: deque[Tensor] = deque(maxlen=config.average)
         state = None
         for state in self.states(pieces):
             # The filters and not the variances, of which there is one for each draw; only those that may be the last.
             if config.tolerance > 0 or state.iteration > config.iterations - config.average:
-                recent.append(masks(state.variances, state.noise)[0])
+                recent.append(masks(state.variances, state.noise))
             if watch is not None:
                 watch(state)
         assert state is not None
         mean = sum(list(recent)[1:], start=recent[0]) / len(recent)
         shared = state.responsibility
         if len(pieces) == 1:
-            weights = None if shared is None else shared[0]
-            return [Filtered(mean, weights, state.iteration, state.acceptance)]
+            return [Filtered(mean, shared, state.iteration, state.acceptance)]
         return [
             Filtered(
-                mean[b, : len(piece.power)],
-                None if shared is None else shared[0, b, : len(piece.power)],
+                mean[:, b, : len(piece.power)],
+                None if shared is None else shared[:, b, : len(piece.power)],
                 state.iteration,
                 state.acceptance,
             )
@@ -82,14 +116,14 @@ class Denoiser:
     def states(self, pieces: Sequence[Piece]) -> Iterator[EMState]:
         """The EM loop on the pieces: unbatched for one, padded to the longest for several."""
         generators = [torch.Generator(self.device).manual_seed(piece.seed) for piece in pieces]
-        sources = [self.source(piece) for piece in pieces]
+        speakers = [self.sources(piece) for piece in pieces]
         noises = [
-            self._noise(piece, source, generator)
-            for piece, source, generator in zip(pieces, sources, generators, strict=True)
+            self._noise(piece, sources, generator)
+            for piece, sources, generator in zip(pieces, speakers, generators, strict=True)
         ]
         config = self.recipe.inference
         if len(pieces) == 1:
-            loop = mcem(sources, noises[0], pieces[0].power, config=config, generator=generators[0])
+            loop = mcem(speakers[0], noises[0], pieces[0].power, config=config, generator=generators[0])
             return until_settled(loop, config.tolerance)
         lengths = [len(piece.power) for piece in pieces]
         longest = max(lengths)
@@ -97,13 +131,41 @@ class Denoiser:
         place = torch.arange(longest, device=self.device)
         valid = torch.stack([place < length for length in lengths])
         streams = Streams(generators, lengths)
-        whole, noise = _together(sources, longest), stack(noises, longest)
-        return mcem([whole], noise, power, config=config, generator=streams, valid=valid)
+        whole = [_together(sources, longest) for sources in zip(*speakers, strict=True)]
+        noise = stack(noises, longest)
+        return mcem(whole, noise, power, config=config, generator=streams, valid=valid)
 
-    def source(self, piece: Piece) -> Source:
-        """Where the chains begin, and how sure the guide is of it."""
-        model, guide, choice = self.trained.model, self.trained.guide, self.recipe.inference.start
-        power, visual = piece.power, piece.visual
+    def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:
+        """Mixture priors: a frame follows the lips (component 0) or the sound (component 1)."""
+        return Switches(
+            ("lips", "sound"), times, probabilities, probabilities.argmax(-1), probabilities[:, 0]
+        )
+
+    def sources(self, piece: Piece) -> list[Source]:
+        """The speakers as the EM loop sees them; those that start in the same place are moved apart.
+
+        Speakers without lips (or with the same lips) are alike to the guide. Their chains would begin together and the
+        M-step would share the sound out evenly for ever, so all but the first start `APART` standard deviations of
+        the guide away, each in a random direction that is the same in all frames and blocks.
+        """
+        found: list[Source] = []
+        for j, visual in enumerate(piece.visuals):
+            source = self.source(piece.power, visual, j)
+            if any(torch.equal(source.start, one.start) for one in found) and source.spread is not None:
+                generator = torch.Generator(source.start.device).manual_seed(j)
+                way = torch.randn(source.start.shape[-1:], generator=generator, device=source.start.device)
+                source = source._replace(start=source.start + APART * source.spread * way)
+            found.append(source)
+        return found
+
+    def system(self, j: int) -> Trained:
+        """That of speaker j."""
+        return self.systems[j if len(self.systems) > 1 else 0]
+
+    def source(self, power: Tensor, visual: Visual | None, j: int = 0) -> Source:
+        """Where the chains of speaker j begin, and how sure the guide is of it."""
+        trained = self.system(j)
+        model, guide, choice = trained.model, trained.guide, self.recipe.inference.start
         with torch.no_grad():
             if choice == "prior":
                 alpha = None
@@ -115,18 +177,19 @@ class Denoiser:
                 proposal = guide.posteriors(power, visual)[-1]
             else:
                 proposal = guide.propose(power, visual)
-            shape = len(power), self.recipe.model.latent
+            shape = len(power), trained.recipe.model.latent
             mean, spread = proposal.mean.expand(shape), proposal.stddev.expand(shape)
         led = {"guide": guide.led, "audio": False, "prior": model.prior.visual}[choice]
         return Source(model, visual, mean, spread, led)
 
-    def _noise(self, piece: Piece, source: Source, generator: torch.Generator) -> Nmf:
+    def _noise(self, piece: Piece, sources: Sequence[Source], generator: torch.Generator) -> Nmf:
         stft = self.recipe.stft
+        speech = torch.stack([source.model.variance(source.start, source.visual) for source in sources])
         return noise_model(
             self.recipe.noise,
             piece.power,
             rate=stft.rate / stft.hop,
-            speech=source.model.variance(source.start, source.visual),
+            speech=speech.sum(0),
             generator=generator,
         )
 
@@ -149,7 +212,7 @@ def _padded(values: Tensor, frames: int) -> Tensor:
 
 
 def _together(sources: Sequence[Source], frames: int) -> Source:
-    """One source of a batch [B, N, ...]; the padding has no lips."""
+    """One speaker of a batch [B, N, ...]; the padding has no lips."""
     visual = None
     if sources[0].visual is not None:
         lips = [source.visual for source in sources if source.visual is not None]

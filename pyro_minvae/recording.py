@@ -1,7 +1,8 @@
-"""One recording on its way through the enhancer: what comes in, what goes out, and the blocks in between."""
+"""One recording on its way through enhancement or separation: what comes in, what goes out, the blocks in between."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from pyro_minvae.denoiser import Filtered, Piece
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.stft import analyse, frame_count, frame_times, power, synthesise
 from pyro_minvae.media.audio import resample
-from pyro_minvae.types import Lips, Visual
+from pyro_minvae.speaker import Guided
+from pyro_minvae.types import Lips, Switches, Visual
 
 # Channels whose mean has less than this share of the loudest one's power (-20 dB) cancel each other.
 CANCELLED = 0.01
@@ -33,6 +35,15 @@ class Recording(NamedTuple):
     seed: int = 0
 
 
+class Mixture(NamedTuple):
+    """What to separate: as `Recording`, with a video (file or `Lips`) or None for each speaker."""
+
+    waveform: np.ndarray | Tensor
+    rate: int
+    videos: Sequence[str | Path | Lips | None]
+    seed: int = 0
+
+
 class Enhanced(NamedTuple):
     """What `Enhancer` returns.
 
@@ -42,7 +53,8 @@ class Enhanced(NamedTuple):
     and recordings that went side by side; `used_video` tells whether the lips guided the inference, `without_video` why
     not.
     `real_time_factor` is processing over playing time (of all recordings, where several are enhanced at once);
-    processing is all from waveform and mouth crops to the result, but not finding the face in a video.
+    processing is all from waveform and mouth crops to the result, but not finding the face in a video. `switches` are
+    the same probabilities, of the modes of a system that switches between several or of lips and sound.
     """
 
     mixture: np.ndarray
@@ -57,6 +69,7 @@ class Enhanced(NamedTuple):
     real_time_factor: float
     used_video: bool
     without_video: str
+    switches: Switches | None = None
 
     @property
     def noise(self) -> np.ndarray:
@@ -64,34 +77,53 @@ class Enhanced(NamedTuple):
         return self.mixture - self.speech
 
 
+class Finished(NamedTuple):
+    """A recording after the loop: `speakers` have the shape and rate of `mixture`, J of them.
+
+    `responsibilities` [J, N] and `switch` [N, M] are `Filtered`'s of all blocks; the rest is as in `Enhanced`.
+    """
+
+    mixture: np.ndarray
+    speakers: list[np.ndarray]
+    rate: int
+    seconds: float
+    iterations: int
+    acceptance: float
+    responsibilities: np.ndarray | None
+    switch: np.ndarray | None
+    times: np.ndarray
+    real_time_factor: float
+
+
 class OpenRecording:
     """A recording at the model's rate, filtered block by block.
 
     `signal` is the waveform as `checked` gives it, `channels` [channels, S'] the same at the STFT's rate, `mono` [S']
-    what the filter is estimated on, `visual` the lips on the STFT clock or None; `without_video` says why not.
+    what the filter is estimated on; `guided` are the lips of the speakers or why there are none, `visuals` the same
+    lips on the STFT clock, or None.
     """
 
     def __init__(
         self,
-        recording: Recording,
+        recording: Recording | Mixture,
         signal: np.ndarray,
         *,
         stft: Stft,
         device: torch.device,
-        lips: Lips | None,
-        without_video: str,
+        guided: Sequence[Guided],
     ) -> None:
-        self.recording, self.stft, self.lips, self.without_video = recording, stft, lips, without_video
+        self.recording, self.stft, self.guided = recording, stft, list(guided)
         self.signal = signal
         self.seconds = self.signal.shape[-1] / recording.rate
         resampled = resample(self.signal, recording.rate, stft.rate)
         self.channels = torch.as_tensor(resampled, dtype=torch.float32, device=device)
         self.mono = reference(self.channels)
         self.peak = float(self.mono.abs().max())
-        self.visual: Visual | None = None
-        self.speech = torch.zeros_like(self.channels)
+        self.visuals: list[Visual | None] = [None] * len(self.guided)
+        self.speech = self.channels.new_zeros(len(self.guided), *self.channels.shape)
         self.frames = frame_count(self.samples, stft)
         self.weights: Tensor | None = None
+        self.switch: Tensor | None = None
         self.iterations = 0
         self.acceptance: list[float] = []
 
@@ -104,60 +136,68 @@ class OpenRecording:
         """A block as the loop takes it: its power at max|x| = 1 of the whole recording, and its lips."""
         spectrum = analyse(self.mono[span.start : span.stop] / self.peak, self.stft)
         seed = (self.recording.seed + STRIDE * span.start) % 2**63
-        return Piece(power(spectrum), self._lips_in(span) if self.sees(span) else None, seed)
+        return Piece(power(spectrum), tuple(self._lips_in(span, visual) for visual in self.visuals), seed)
 
-    def sees(self, span: range) -> bool:
-        """Whether some frame of a block has lips: one without any is like a recording without video."""
-        lips = self._lips_in(span)
-        return lips is not None and bool(lips.valid.any())
+    def sees(self, span: range) -> tuple[bool, ...]:
+        """Of which speakers some frame of a block has lips."""
+        return tuple(self._lips_in(span, visual) is not None for visual in self.visuals)
 
-    def _lips_in(self, span: range) -> Visual | None:
-        if self.visual is None:
+    def _lips_in(self, span: range, visual: Visual | None) -> Visual | None:
+        """The lips in a block; None if no frame has any, which is then like one of a recording without video."""
+        if visual is None:
             return None
         first = span.start // self.stft.hop
         part = slice(first, first + frame_count(len(span), self.stft))
-        return Visual(self.visual.features[part], self.visual.valid[part])
+        return Visual(visual.features[part], visual.valid[part]) if bool(visual.valid[part].any()) else None
 
     def add(self, span: range, filtered: Filtered, overlap: int) -> None:
         """Filter a block of all channels, faded into its neighbours."""
         block = self.channels[:, span.start : span.stop]
-        speech = synthesise(filtered.mask * analyse(block, self.stft), block.shape[-1], self.stft)
-        weights = fade(span, samples=self.samples, overlap=overlap).to(speech)
-        self.speech[:, span.start : span.stop] += weights * speech
+        weights = fade(span, samples=self.samples, overlap=overlap).to(block)
+        spectrum = analyse(block, self.stft)
+        # One speaker after the other, so that memory does not grow with their number.
+        for speech, mask in zip(self.speech, filtered.masks, strict=True):
+            part = synthesise(mask * spectrum, block.shape[-1], self.stft)
+            speech[:, span.start : span.stop] += weights * part
+        # From the middle of the overlap on the later block speaks.
+        skip = overlap // 2 // self.stft.hop if span.start > 0 else 0
+        first = span.start // self.stft.hop + skip
         if filtered.responsibility is not None:
             if self.weights is None:
-                self.weights = torch.ones(self.frames)
-            # From the middle of the overlap on the later block speaks.
-            skip = overlap // 2 // self.stft.hop if span.start > 0 else 0
-            first = span.start // self.stft.hop + skip
-            part = filtered.responsibility[skip:].cpu()[: self.frames - first]
-            self.weights[first : first + len(part)] = part
+                self.weights = torch.ones(len(self.guided), self.frames)
+            later = filtered.responsibility[:, skip:].cpu()[:, : self.frames - first]
+            self.weights[:, first : first + later.shape[1]] = later
+        if filtered.switch is not None:
+            if self.switch is None:
+                modes = filtered.switch.shape[-1]
+                self.switch = torch.full((self.frames, modes), 1 / modes)
+            later = filtered.switch[skip:].cpu()[: self.frames - first]
+            self.switch[first : first + len(later)] = later
         self.iterations = max(self.iterations, filtered.iterations)
         self.acceptance.append(filtered.acceptance)
 
-    def close(self, real_time_factor: float) -> Enhanced:
+    def close(self, real_time_factor: float) -> Finished:
         """The result at the input's rate, shape and level."""
         # An hour of sound is half a gigabyte in double precision: nothing is kept longer than it is needed.
         del self.channels, self.mono
-        filtered, signal, weights = self.speech.cpu().numpy(), self.signal, self.weights
+        filtered = list(self.speech.cpu().numpy())
         del self.speech
-        speech = resample(filtered.astype(np.float64), self.stft.rate, self.recording.rate)
-        del filtered
-        speech = _fit_length(speech, signal.shape[-1])
         shape = np.shape(self.recording.waveform)
-        return Enhanced(
-            mixture=signal.reshape(shape),
-            speech=speech.reshape(shape),
+        speakers = []
+        while filtered:
+            speech = resample(filtered.pop(0).astype(np.float64), self.stft.rate, self.recording.rate)
+            speakers.append(_fit_length(speech, self.signal.shape[-1]).reshape(shape))
+        return Finished(
+            mixture=self.signal.reshape(shape),
+            speakers=speakers,
             rate=self.recording.rate,
             seconds=self.seconds,
             iterations=self.iterations,
             acceptance=float(np.mean(self.acceptance)) if self.acceptance else float("nan"),
-            responsibility=None if weights is None else float(weights.mean()),
-            responsibilities=None if weights is None else weights.numpy(),
+            responsibilities=None if self.weights is None else self.weights.numpy(),
+            switch=None if self.switch is None else self.switch.numpy(),
             times=frame_times(self.frames, self.stft).numpy(),
             real_time_factor=real_time_factor,
-            used_video=self.lips is not None,
-            without_video=self.without_video,
         )
 
 

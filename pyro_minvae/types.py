@@ -69,3 +69,17 @@ class Prepared(NamedTuple):
     split: str
     waveform: np.ndarray
     lips: Lips | None
+
+
+class Switches(NamedTuple):
+    """Which of the modes `names` (M of them) each frame at `times` [N] s follows: `probabilities` [N, M], `path` [N].
+
+    `trust` [N] is the probability that the lips of the frame are right, 0 where there are none; None where no mode
+    looks at lips.
+    """
+
+    names: tuple[str, ...]
+    times: np.ndarray
+    probabilities: np.ndarray
+    path: np.ndarray
+    trust: np.ndarray | None

@@ -9,9 +9,9 @@ import torch
 from tiny import save_tiny_model
 
 from pyro_minvae.denoiser import Denoiser, Piece
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.inference.wiener import masks
+from pyro_minvae.speaker import load_trained
 from pyro_minvae.types import Visual
 
 
@@ -21,11 +21,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def denoiser(model: Path, *settings: str) -> Denoiser:
-    return Enhancer.from_pretrained(model, overrides=settings).denoiser
+    trained = load_trained(model, overrides=settings)
+    return Denoiser([trained], trained.recipe, torch.device("cpu"))
 
 
-def piece(frames: int, seed: int, visual: Visual | None = None) -> Piece:
-    return Piece(torch.rand(frames, 513, generator=torch.Generator().manual_seed(seed)), visual, seed)
+def piece(frames: int, seed: int, *visuals: Visual | None) -> Piece:
+    power = torch.rand(frames, 513, generator=torch.Generator().manual_seed(seed))
+    return Piece(power, visuals or (None,), seed)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -40,11 +42,11 @@ def test_the_filter_is_the_mean_of_the_last_ones(
     found = runner(pieces, states.append)
     # With so large a tolerance the loop stops as soon as it may.
     assert len(states) == (8 if tolerance == 0 else 6)
-    wanted = torch.stack([masks(state.variances, state.noise)[0] for state in states[-average:]]).mean(0)
+    wanted = torch.stack([masks(state.variances, state.noise) for state in states[-average:]]).mean(0)
     for index, one in enumerate(found):
         assert one.iterations == len(states)
-        mask = wanted[index, : len(one.mask)] if len(pieces) > 1 else wanted
-        torch.testing.assert_close(one.mask, mask)
+        filters = wanted[:, index, : one.masks.shape[1]] if len(pieces) > 1 else wanted
+        torch.testing.assert_close(one.masks, filters)
 
 
 @pytest.mark.parametrize("seen", [None, [True, False, True, False]])
@@ -53,11 +55,11 @@ def test_chains_that_start_at_the_prior_leave_out_lips_that_are_not_there(
 ) -> None:
     """Without lips p(alpha = 1) is one, so the prior's mean is that of the audio component."""
     runner = denoiser(model, "inference.start=prior")
-    prior = runner.trained.model.prior
+    prior = runner.systems[0].model.prior
     prior.means[1] = 5.0  # type: ignore[index]
     valid = None if seen is None else torch.tensor(seen)
     visual = None if valid is None else Visual(torch.randn(4, 12), valid)
-    start = runner.source(piece(4, 0, visual)).start
+    start = runner.source(piece(4, 0).power, visual).start
     away = torch.ones(4, dtype=torch.bool) if valid is None else ~valid
     torch.testing.assert_close(start[away], torch.full_like(start[away], 5.0))
     if valid is not None:

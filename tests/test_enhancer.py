@@ -12,7 +12,7 @@ import torch
 from signals import speechlike
 from tiny import save_tiny_model
 
-from pyro_minvae import enhancer as module
+from pyro_minvae import speaker as module
 from pyro_minvae.denoiser import LOOK_BACK, until_settled
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
