@@ -77,14 +77,15 @@ def detect(enhanced: Any, video: Path | None) -> Detection | None:
     Raises:
         InputError: for crops that cannot be read.
     """
-    import torch
-
-    from pyro_minvae.features.visual import seen_at
-
     wrong = None if video is None else read_wrong(video)
     trusted = trust(enhanced)
     if video is None or wrong is None or trusted is None:
         return None
+    # Here, because enhancers without torch shall not load it.
+    import torch
+
+    from pyro_minvae.features.visual import seen_at
+
     lips = read_crops(video)
     clock = torch.as_tensor(np.asarray(enhanced.times, np.float64))
     nearest, seen = seen_at(clock, torch.as_tensor(lips.times), torch.as_tensor(lips.valid))
