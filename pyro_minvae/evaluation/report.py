@@ -16,6 +16,7 @@ from pyro_minvae import __version__
 from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.metrics import HEADINGS
 from pyro_minvae.evaluation.summary import Cell, Group, summarise
+from pyro_minvae.evaluation.trust import detector
 from pyro_minvae.media.files import atomic
 
 if TYPE_CHECKING:
@@ -76,6 +77,18 @@ def comparison(systems: dict[str, Sequence[Row]]) -> Table:
     return result
 
 
+def trust_line(rows: Sequence[Row]) -> str:
+    """How well the trust in the lips told right frames from wrong ones; empty where there is no truth to tell."""
+    found = detector([row.detection for row in rows])
+    if found is None:
+        return ""
+    return (
+        f"trust in the lips as a detector of wrong frames: ROC AUC {found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        f" (mean of {found.recordings} recordings), {found.pooled:.2f} (all their frames together),"
+        f" {found.share:.0%} of {found.frames} frames wrong"
+    )
+
+
 def failures(rows: Sequence[Row]) -> list[str]:
     """A line for each mixture that lacks a score, with the reason."""
     lines = []
@@ -134,6 +147,7 @@ def record(row: Row) -> dict[str, Any]:
         "seed",
     ):
         flat[key] = getattr(row, key)
+    flat["trust_auc"] = math.nan if row.detection is None else row.detection.auc
     return flat | {"reason": row.error or reasons(row)}
 
 
@@ -154,6 +168,7 @@ def tree(rows: Sequence[Row], *, model: str, settings: dict[str, Any]) -> dict[s
         "model": model,
         "settings": settings,
         "metrics": HEADINGS,
+        "trust": None if (found := detector([row.detection for row in rows])) is None else found._asdict(),
         "summary": [_group(group) for group in summarise(rows)],
         "rows": [record(row) for row in rows],
     }
