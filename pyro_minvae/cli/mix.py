@@ -1,4 +1,4 @@
-"""`pyro-minvae mix`: make a noisy set from clean speech."""
+"""`pyro-minvae mix`: make a noisy set, or mixtures of several speakers, from clean speech."""
 
 from __future__ import annotations
 
@@ -26,11 +26,20 @@ def mix(
         Path | None, typer.Option("--list", help="Only the ids in this file, one a line.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many, evenly spread.")] = None,
+    speakers: Annotated[int, typer.Option(min=1, max=8, help="How many people speak at once.")] = 1,
+    with_: Annotated[
+        Path | None, typer.Option("--with", help="Corpus of the other speakers [default: SPEECH].")
+    ] = None,
+    level: Annotated[
+        list[float] | None,
+        typer.Option(help="Power of the first speaker over each other one in dB (repeatable) [default: 0]."),
+    ] = None,
 ) -> None:
-    """Mix clean SPEECH with noise at chosen SNRs.
+    """Mix clean SPEECH with noise at chosen SNRs, or with other speakers at chosen levels.
 
     Writes OUT/NOISE/SNRdB/ID.flac, OUT/clean/ID.flac and OUT/manifest.jsonl, which `pyro-minvae evaluate`
-    reads. The SNR is the power ratio over the whole clip.
+    reads. The SNR is the power ratio over the whole clip. With --speakers above 1 noise may be left out, and each
+    speaker has a file beside the mixture.
     """
     from pyro_minvae.cli.console import progress, say
     from pyro_minvae.data.corpus import open_corpus
@@ -38,26 +47,41 @@ def mix(
     from pyro_minvae.evaluation import mixing
     from pyro_minvae.evaluation.manifest import NAME
     from pyro_minvae.evaluation.noisy_set import check_set, make_noisy_set, select
+    from pyro_minvae.evaluation.separation_set import casts, check_separation_set, make_separation_set
 
+    if speakers == 1 and (with_ or level):
+        raise InputError("mix: expected --speakers 2 or more with --with or --level, found one speaker")
     noises: list[mixing.Noise] = [item for source in noise or [] for item in mixing.recordings(source)]
     if white:
         noises.append(mixing.White())
     if babble:
         noises.append(mixing.babble(babble))
-    if not noises:
+    if speakers == 1 and not noises:
         raise InputError("mix: expected a kind of noise (--noise, --white or --babble), found none")
-    if not snr:
+    if noises and not snr:
         raise InputError("mix: expected at least one --snr in dB, found none")
-    utterances = select(open_corpus(speech), split=split, ids=list_, limit=limit, source=speech)
-    check_set(utterances, noises, snrs_db=snr, out=out)
+    if snr and not noises:
+        raise InputError("mix: expected a kind of noise (--noise, --white or --babble) for --snr, found none")
+    pool = select(open_corpus(speech), split=split, ids=list_, source=speech)
+    utterances, snrs, levels = mixing.spread(pool, limit), snr or [], level or [0.0]
+    together = []
+    if speakers == 1:
+        check_set(utterances, noises, snrs_db=snrs, out=out)
+    else:
+        together = casts(utterances, open_corpus(with_) if with_ else pool, count=speakers, seed=seed)
+        check_separation_set(together, noises, levels_db=levels, snrs_db=snrs, out=out)
+    count = len(utterances) * max(1, len(noises) * len(snrs)) * (len(levels) if together else 1)
     with progress("item") as bar:
-        task = bar.add_task("mixing", total=len(utterances) * len(noises) * len(snr), item="")
-        items = make_noisy_set(
-            utterances,
-            noises,
-            snrs_db=snr,
-            out=out,
-            seed=seed,
-            advance=lambda item: bar.update(task, advance=1, item=item),
-        )
-    say(f"{out / NAME}: {len(items)} mixtures of {len(utterances)} utterances")
+        task = bar.add_task("mixing", total=count, item="")
+
+        def advance(item: str) -> None:
+            bar.update(task, advance=1, item=item)
+
+        if together:
+            make_separation_set(
+                together, noises, levels_db=levels, snrs_db=snrs, out=out, seed=seed, advance=advance
+            )
+        else:
+            make_noisy_set(utterances, noises, snrs_db=snrs, out=out, seed=seed, advance=advance)
+    of = f"{len(utterances)} utterances" if speakers == 1 else f"{speakers} speakers"
+    say(f"{out / NAME}: {count} mixtures of {of}")

@@ -1,4 +1,4 @@
-"""Noisy speech at a chosen SNR, drawn so that every mixture can be made again on its own."""
+"""Noisy speech and several speakers at chosen levels, drawn so that every mixture can be made again on its own."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ class Mixture(NamedTuple):
     clean: np.ndarray
     noise: np.ndarray
     gain: float
+    scale: float
+
+
+class Chorus(NamedTuple):
+    """mixture [S] = sum of `speakers` [J, S] + `noise` [S] (zeros where there is none).
+
+    `scale` is below 1 only where one of them would have clipped.
+    """
+
+    mixture: np.ndarray
+    speakers: np.ndarray
+    noise: np.ndarray
     scale: float
 
 
@@ -79,6 +91,32 @@ def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> Mixture:
     scale = PEAK / peak if peak > 1 else 1.0
     speech, noise = scale * clean, scale * gain * noise
     return Mixture(speech + noise, speech, noise, float(gain), scale)
+
+
+def mix_speakers(
+    speakers: np.ndarray, level_db: float, noise: np.ndarray | None = None, snr_db: float = 0.0
+) -> Chorus:
+    """sum_j g_j s_j + g n for `speakers` s [J, S] and `noise` n [S], with |g_1 s_1|^2 / |g_j s_j|^2 at `level_db`.
+
+    The first speaker keeps their level. The SNR is that of all speech together to the noise; powers are over the
+    whole clip. Everything is scaled down alike where the mixture or a part of it exceeds full scale. Raises
+    `ValueError` for wrong shapes and silent signals.
+    """
+    voices = np.asarray(speakers, np.float64)
+    if voices.ndim != 2:
+        raise ValueError(f"expected signals [J, S], got {voices.shape}")
+    powers = (voices**2).sum(-1)
+    if not (np.isfinite(powers).all() and powers.min() > 0):
+        raise ValueError(f"expected speakers with power, got {powers}")
+    gains = np.sqrt(powers[0] / powers) * 10 ** (-level_db / 20)
+    gains[0] = 1.0
+    voices = gains[:, None] * voices
+    speech, sound = voices.sum(0), np.zeros(voices.shape[-1])
+    if noise is not None:
+        sound = mix(speech, noise, snr_db).gain * np.asarray(noise, np.float64)
+    peak = max(float(np.abs(part).max()) for part in (*voices, sound, speech + sound))
+    scale = PEAK / peak if peak > 1 else 1.0
+    return Chorus(scale * (speech + sound), scale * voices, scale * sound, scale)
 
 
 def segment(signal: np.ndarray, length: int, generator: np.random.Generator) -> np.ndarray:

@@ -47,11 +47,11 @@ def make_noisy_set(
                 sound = noise.draw(len(clean), audio.rate, stream, utterance.audio)
                 mixed = mix(clean, sound, snr_db)
                 item = _item(utterance, noise, snr_db, seed, audio.rate, mixed, clean, out)
-                _write(item.mixture, mixed.mixture, audio.rate)
+                write_sound(item.mixture, mixed.mixture, audio.rate)
                 items.append(item)
                 if advance:
                     advance(f"{utterance.id} {noise.name} {snr_db:g} dB")
-        _write(items[-1].clean, clean, audio.rate)
+        write_sound(items[-1].clean, clean, audio.rate)
     write_manifest(out / NAME, items)
     return items
 
@@ -110,7 +110,7 @@ def _item(
     )
 
 
-def _write(path: Path, signal: np.ndarray, rate: int) -> None:
+def write_sound(path: Path, signal: np.ndarray, rate: int) -> None:
     """One channel at 24 bits, or as floats, which hold a signal beyond full scale."""
     make_folder(path.parent, "a folder to write to")
     subtype, form = ("FLOAT", "WAV") if path.suffix == ".wav" else ("PCM_24", "FLAC")
@@ -121,21 +121,29 @@ def check_set(
     utterances: Sequence[Utterance], noises: Sequence[Noise], *, snrs_db: Sequence[float], out: Path
 ) -> None:
     """Raise `InputError` where two files would have one name, an SNR is none or `out` cannot be written."""
-    for what, names in (
-        ("utterances", [utterance.id for utterance in utterances]),
-        ("noises", [noise.name for noise in noises]),
-        ("SNRs", [f"{snr_db:g} dB" for snr_db in snrs_db]),
-    ):
-        if not names:
-            raise InputError(f"expected at least one of the {what} to mix, found none")
-        name, count = Counter(names).most_common(1)[0]
-        if count > 1:
-            raise InputError(f"{name}: expected different {what}, found {count} of this name")
+    check_different("utterances", [utterance.id for utterance in utterances])
+    check_different("noises", [noise.name for noise in noises])
+    check_different("SNRs", [f"{snr_db:g} dB" for snr_db in snrs_db])
     if any(noise.name == "clean" for noise in noises):
         raise InputError(
             "clean: expected another name for a noise, this one is the folder of the clean speech"
         )
-    for snr_db in snrs_db:
-        if not -100 <= snr_db <= 100:
-            raise InputError(f"--snr {snr_db:g}: expected a finite SNR between -100 and 100 dB")
+    check_levels("--snr", snrs_db)
     check_writable(make_folder(out, "a folder to write to") / NAME)
+
+
+def check_different(what: str, names: Sequence[str]) -> None:
+    """Raise `InputError` where there is none of the `names`, or two are equal: their files would be one."""
+    if not names:
+        raise InputError(f"expected at least one of the {what} to mix, found none")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{name}: expected different {what}, found {count} of this name")
+
+
+def check_levels(option: str, levels_db: Sequence[float]) -> None:
+    """Raise `InputError` for ratios that are no number, or beyond any that a file could hold."""
+    what = "SNR" if option == "--snr" else "level"
+    for level_db in levels_db:
+        if not -100 <= level_db <= 100:
+            raise InputError(f"{option} {level_db:g}: expected a finite {what} between -100 and 100 dB")
