@@ -24,6 +24,10 @@ def evaluate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the model.")
     ] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Use the lips where there are.")] = True,
+    corrupt: Annotated[
+        str | None,
+        typer.Option(metavar="KIND[:SHARE]", help="Spoil that share of the lips, for example mixed:0.33."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, evenly spread.")] = None,
     plot: Annotated[
         str | None,
@@ -33,9 +37,11 @@ def evaluate(
 ) -> None:
     """Enhance every mixture of MANIFEST with a model and score input and output.
 
-    Prints SI-SDR, PESQ (wide band), STOI and ESTOI for each noise and SNR; --out keeps those of each mixture.
+    Prints SI-SDR, PESQ (wide band), STOI and ESTOI for each noise and SNR; --out keeps those of each mixture. Where
+    lips were spoilt, by --corrupt here or in `mix`, it also tells how well the model's trust in them finds it out.
     """
     from functools import partial
+    from tempfile import TemporaryDirectory
 
     from rich.console import Console
 
@@ -44,12 +50,18 @@ def evaluate(
     from pyro_minvae.errors import InputError
     from pyro_minvae.evaluation import report
     from pyro_minvae.evaluation.benchmark import evaluate as run
+    from pyro_minvae.evaluation.corrupted import Corrupter
     from pyro_minvae.evaluation.manifest import read_manifest
     from pyro_minvae.evaluation.mixing import spread
     from pyro_minvae.evaluation.plots import plotter
+    from pyro_minvae.media.corruption import Corruption
     from pyro_minvae.media.files import check_writable, make_folder
 
-    items = spread(read_manifest(manifest), limit)
+    what = Corruption.parse(corrupt) if corrupt else None
+    if what and not video:
+        raise InputError(f"--corrupt {what}: expected lips to spoil, found --no-video")
+    listed = read_manifest(manifest)
+    items = spread(listed, limit)
     make = partial(Enhancer.from_pretrained, model, device=device, preset=preset, overrides=set_ or [])
     enhancer = make()  # an unknown model or setting is answered here, before the processes start
     if enhancer.caution:
@@ -58,13 +70,21 @@ def evaluate(
         check_writable(make_folder(out, "a folder to write to") / "scores.json")
     inspect = plotter(plot, items, out=out) if plot else None
     rows = []
-    with progress("item") as bar:
+    with progress("item") as bar, TemporaryDirectory() as folder:
+        if what:
+            donors = {item.id: item.video for item in listed if item.video is not None}
+            spoiling = bar.add_task("spoiling lips", total=len(items), item="")
+            items = Corrupter(what, donors, seed, enhancer.recipe.crops).all(
+                items, Path(folder), lambda item: bar.update(spoiling, advance=1, item=item)
+            )
         task = bar.add_task("evaluating", total=len(items), item="")
         for row in run(items, make, workers=workers, seed=seed, use_video=video, inspect=inspect):
             rows.append(row)
             bar.update(task, advance=1, item=f"{row.item.id} {row.item.noise}")
     # A log has no width of its own, and a table folded at 80 columns is hard to read.
     Console(width=None if sys.stdout.isatty() else 120).print(report.table(rows, model=model))
+    if line := report.trust_line(rows):
+        say(line)
     for line in report.failures(rows):
         warn(f"no score for {line}")
     if out:
@@ -74,6 +94,7 @@ def evaluate(
             "preset": preset,
             "set": set_ or [],
             "video": video,
+            "corrupt": None if what is None else str(what),
             "limit": limit,
             "device": device,
         }

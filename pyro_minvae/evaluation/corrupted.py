@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,7 +15,6 @@ from pyro_minvae.evaluation.manifest import Item
 from pyro_minvae.evaluation.mixing import stable_seed
 from pyro_minvae.media.corruption import Corruption, corrupt
 from pyro_minvae.media.crops import read_wrong, save_lips
-from pyro_minvae.media.files import make_folder
 from pyro_minvae.media.lips import read_lips
 from pyro_minvae.types import Lips
 
@@ -52,10 +51,20 @@ class Corrupter(NamedTuple):
         done = str(self.what) if not item.corrupt else f"{item.corrupt}, {self.what}"
         return item.model_copy(update={"video": target, "corrupt": done})
 
-    def all(self, items: Sequence[Item], folder: Path) -> list[Item]:
-        """All of them, with their lips in `folder`."""
-        make_folder(folder, "a folder to write to")
-        return [self(item, folder / f"{number}.npz") for number, item in enumerate(items)]
+    def all(
+        self, items: Sequence[Item], folder: Path, advance: Callable[[str], None] | None = None
+    ) -> list[Item]:
+        """All of `items`, with their lips in `folder`; `advance` hears of each.
+
+        One whose own video cannot be read stays as it is: whoever uses it gets to know, and the others go on.
+        """
+        self.check()
+        made = []
+        for number, item in enumerate(items):
+            if advance:
+                advance(item.id)
+            made.append(self(item, folder / f"{number}.npz") if self._can_read(item.video) else item)
+        return made
 
     def check(self) -> None:
         """Raise `InputError` where there is nothing to spoil, or no other clip to swap lips with."""
@@ -71,8 +80,7 @@ class Corrupter(NamedTuple):
             (name for name in self.donors if name != item.id), key=lambda n: stable_seed(stream, n)
         )
         for name in others:
-            lips = self._read(self.donors[name])
-            if lips.valid.any():
+            if self._can_read(self.donors[name]) and (lips := self._read(self.donors[name])).valid.any():
                 return lips
         raise InputError(
             f"--corrupt {self.what}: expected another clip with a face, found none for {item.id}"
@@ -80,6 +88,12 @@ class Corrupter(NamedTuple):
 
     def _read(self, video: Path) -> Lips:
         return _read(video, self.crops.size, self.crops.face)
+
+    def _can_read(self, video: Path | None) -> bool:
+        try:
+            return video is not None and bool(self._read(video))
+        except InputError:
+            return False
 
 
 # Each clip is wanted once for every noise and SNR.
