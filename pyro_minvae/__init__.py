@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Enhancer", "InputError", "__version__", "load_recipe"]
+__all__ = ["Enhancer", "InputError", "Separator", "__version__", "load_recipe"]
 
 if TYPE_CHECKING:
     from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.errors import InputError
     from pyro_minvae.recipe import load_recipe
+    from pyro_minvae.separator import Separator
 
 _HOMES = {
     "Enhancer": "pyro_minvae.enhancer",
     "InputError": "pyro_minvae.errors",
+    "Separator": "pyro_minvae.separator",
     "load_recipe": "pyro_minvae.recipe",
 }
 

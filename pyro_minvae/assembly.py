@@ -19,6 +19,7 @@ from pyro_minvae.models.networks import AudioWeight, JointNetwork
 from pyro_minvae.models.noise import Nmf, stationary
 from pyro_minvae.models.noise_ard import ArdNmf
 from pyro_minvae.models.noise_chain import ChainNmf
+from pyro_minvae.models.noise_floor import Floor
 from pyro_minvae.models.priors import (
     Ar1Prior,
     MixturePrior,
@@ -135,6 +136,8 @@ def noise_model(
 
     `rate` is in frames per second; `speech` [..., N, F] is the variance of the speech where the chains start.
     """
+    if isinstance(section, noise.Floor):
+        return Floor(power, level=section.level_db)
     spectra = None
     if section.quiet > 0:
         rank = 1 if isinstance(section, noise.Stationary) else section.rank

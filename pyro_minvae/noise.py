@@ -55,4 +55,11 @@ class Stationary(NoiseSection):
     slow_s: float = Field(0.0, ge=0)
 
 
-Noise = Annotated[Nmf | GammaChain | Ard | Stationary, Field(discriminator="kind")]
+class Floor(Section):
+    """No noise but a floor `level_db` below the mixture's mean spectrum (dB), for speakers without background."""
+
+    kind: Literal["floor"] = "floor"
+    level_db: float = Field(-30.0, lt=0)
+
+
+Noise = Annotated[Nmf | GammaChain | Ard | Stationary | Floor, Field(discriminator="kind")]
