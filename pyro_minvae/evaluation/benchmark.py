@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +13,7 @@ from pyro_minvae.evaluation.manifest import Item
 from pyro_minvae.evaluation.metrics import Scores, failed, score
 from pyro_minvae.evaluation.mixing import stable_seed
 from pyro_minvae.evaluation.trust import Detection, detect
+from pyro_minvae.evaluation.workers import Work, stream
 from pyro_minvae.media.audio import mono, read_audio
 
 MakeEnhancer = Callable[[], Any]
@@ -79,10 +74,17 @@ def evaluate(
         (item if use_video else item.model_copy(update={"video": None}), item_seed(seed, item))
         for item in items
     ]
-    if workers <= 1 or len(jobs) <= 1:
-        yield from _serial(jobs, make_enhancer, inspect)
-    else:
-        yield from _parallel(jobs, make_enhancer, inspect, workers=min(workers, len(jobs)))
+    yield from stream(jobs, Work(make_enhancer, partial(_do, inspect=inspect)), lost=_lost, workers=workers)
+
+
+def _do(job: tuple[Item, int], enhancer: Any, *, inspect: Inspect | None) -> Row:
+    item, seed = job
+    return evaluate_item(item, enhancer, seed=seed, inspect=inspect)
+
+
+def _lost(job: tuple[Item, int], cause: str) -> Row:
+    item, seed = job
+    return Row(item, failed(cause), failed(cause), seed, error=cause)
 
 
 def item_seed(seed: int, item: Item) -> int:
@@ -142,93 +144,3 @@ def _read(item: Item) -> tuple[np.ndarray, np.ndarray, int]:
 def _number(value: Any) -> float:
     """A float; None becomes NaN."""
     return float("nan") if value is None else float(value)
-
-
-def _serial(
-    jobs: list[tuple[Item, int]], make_enhancer: MakeEnhancer, inspect: Inspect | None
-) -> Iterator[Row]:
-    """All in this process, on one thread as in the workers, so that both give the same numbers."""
-    enhancer = make_enhancer()
-    for item, seed in jobs:
-        with _one_thread():
-            row = evaluate_item(item, enhancer, seed=seed, inspect=inspect)
-        yield row
-
-
-def _parallel(
-    jobs: list[tuple[Item, int]], make_enhancer: MakeEnhancer, inspect: Inspect | None, *, workers: int
-) -> Iterator[Row]:
-    """A pool of processes; when one dies (out of memory, a crash in compiled code), a new pool takes over."""
-    rest = deque(jobs)
-    while rest:
-        with _pool(workers, make_enhancer, inspect) as pool:
-            futures = deque(pool.submit(_work, item, seed) for item, seed in rest)
-            try:
-                while futures:
-                    row = futures[0].result()
-                    futures.popleft()
-                    rest.popleft()
-                    yield row
-            except BrokenProcessPool:
-                pass
-        if rest:
-            # Nobody knows which of the items in work was the cause: the first one is tried again by itself.
-            item, seed = rest.popleft()
-            with _pool(1, make_enhancer, inspect) as pool:
-                try:
-                    row = pool.submit(_work, item, seed).result()
-                except BrokenProcessPool:
-                    cause = "the process died (out of memory, or a crash in compiled code)"
-                    row = Row(item, failed(cause), failed(cause), seed, error=cause)
-            yield row
-
-
-@contextmanager
-def _pool(
-    workers: int, make_enhancer: MakeEnhancer, inspect: Inspect | None
-) -> Iterator[ProcessPoolExecutor]:
-    """Fresh interpreters (threads of the parent's libraries do not survive a fork); none is left waiting."""
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(make_enhancer, inspect)
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_worker: dict[str, Any] = {}
-"""What a worker process keeps between items: the enhancer (or why there is none) and the inspector."""
-
-
-def _start(make_enhancer: MakeEnhancer, inspect: Inspect | None) -> None:
-    """Runs once in each worker. Ctrl-C is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker["inspect"] = inspect
-    try:
-        _worker["enhancer"] = make_enhancer()
-    # An exception here would break the pool without a word: it is kept for `_work` to raise.
-    except Exception as error:
-        _worker["error"] = error
-
-
-def _work(item: Item, seed: int) -> Row:
-    """One item in a worker."""
-    if "error" in _worker:
-        raise _worker["error"]
-    with _one_thread():
-        return evaluate_item(item, _worker["enhancer"], seed=seed, inspect=_worker["inspect"])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread, where the enhancer has loaded torch at all, and the former number afterwards."""
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else 0
-    if torch:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch:
-            torch.set_num_threads(threads)
