@@ -69,7 +69,9 @@ class Stage(Section):
     `data` = "video" leaves out utterances without lips. Adam's `learning_rate` falls along a half cosine from its first
     value to zero over `epochs`; the stage ends `patience` epochs after the best validation bound. `corrupt_audio` is
     the share of frames whose input to the audio encoder is corrupted; `augment_lips` shifts, scales and brightens each
-    clip at random.
+    clip at random. `mix_speech` = (low, high) lets the guide hear one or two other training utterances as well, each at
+    a level between these (dB, relative to the target's), while the target stays clean; voices, levels and offsets are
+    drawn anew in every epoch.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Stage(Section):
     learning_rate: float = Field(1e-3, gt=0)
     corrupt_audio: float = Field(0.0, ge=0, le=1)
     augment_lips: bool = False
+    mix_speech: tuple[float, float] | None = None
 
 
 class Training(Section):
@@ -92,7 +95,8 @@ class Training(Section):
     in every epoch; `clip_norm` bounds the gradient's norm (loss in nats per frame); `validation_share` of the training
     utterances is held out for early stopping; `prior_rate` is Adam's rate for the part `prior`, a few numbers that
     have far to go, in place of the stage's `learning_rate`; `weight_decay` is Adam's (L2). Where frames are coupled
-    (`ar1` and `random-walk` priors, `context` decoders) batches are stretches of `segment` frames in a row.
+    (`ar1` and `random-walk` priors, `context` decoders) or the guide looks around (`mixed-speech`) batches are
+    stretches of `segment` frames in a row.
     """
 
     stages: tuple[Stage, ...]
@@ -113,6 +117,9 @@ class Inference(Section):
     units of z (about 1 wide a priori); without one it is the kernel's own. During the first `warmup` moves
     "metropolis", "mala" and "hmc" adapt it, frame by frame, towards their best acceptance. `chains` chains run side
     by side in every frame, and all their draws count.
+    `sweep` says how the chains of several speakers move: "alternate", one speaker after another, each by itself given
+    where the others are, or "joint", all speakers of a frame at once with one decision (one speaker: the same, and in
+    mean-field E-steps too, where the speakers are independent of each other).
     `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1. `gain_prior` is the shape and
     the rate of its gamma prior; (1, 0) is flat.
     `e_step` = "auto" is "mean-field" where the lips chose the start of the chains and "marginal" elsewhere: the first
@@ -137,6 +144,7 @@ class Inference(Section):
     steps: int = Field(10, ge=1)
     keep: int = Field(5, ge=1)
     chains: int = Field(1, ge=1)
+    sweep: Literal["alternate", "joint"] = "alternate"
     average: int = Field(10, ge=1)
     gain: bool = True
     gain_prior: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1.0, 0.0)

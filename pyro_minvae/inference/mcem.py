@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.config import Inference
+from pyro_minvae.inference.chains import Chains, move
 from pyro_minvae.inference.kernels.adam import MapAdam
 from pyro_minvae.inference.kernels.base import Kernel, Target
 from pyro_minvae.inference.kernels.draws import Randomness
@@ -22,7 +23,7 @@ from pyro_minvae.inference.kernels.langevin import UnadjustedLangevin
 from pyro_minvae.inference.kernels.laplace import Laplace
 from pyro_minvae.inference.kernels.mala import Mala
 from pyro_minvae.inference.kernels.metropolis import Metropolis
-from pyro_minvae.inference.targets import marginal_target, mean_field_target
+from pyro_minvae.inference.targets import joint_target, mean_field_target
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, mean_field_gain
@@ -108,13 +109,16 @@ def mcem(
     (None: all). With `Streams` as the generator each gets what it would get alone.
 
     Raises:
-        ValueError: if `config.keep` exceeds `config.steps`, there is no source, or a padded batch is given to a model
-            that couples frames.
+        ValueError: if `config.keep` exceeds `config.steps`, there is no source, the sources' latent vectors differ in
+            length, or a padded batch is given to a model that couples frames.
     """
     if config.keep > config.steps:
         raise ValueError(f"expected keep <= steps, got {config.keep} > {config.steps}")
     if not sources:
         raise ValueError("expected at least one source, got none")
+    lengths = [source.start.shape[-1] for source in sources]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"expected latent vectors of one length, got lengths {lengths}")
     if valid is not None and any(source.model.coupled for source in sources):
         raise ValueError("expected independent frames in a padded batch, got a model that couples them")
     engine = _Engine(sources, noise, power, config, generator, valid)
@@ -157,8 +161,16 @@ class _Engine:
         self.noise, self.power, self.config, self.generator = noise, power, config, generator
         self.padded = valid is not None
         self.valid = torch.ones_like(power[..., 0]) if valid is None else valid.to(power)  # [..., N]
-        self.voices = [Voice(source, make_kernel(config, source), config.chains, power) for source in sources]
         self.mean_field = is_mean_field(config, sources)
+        self.voices = [Voice(source, config.chains, power) for source in sources]
+        # The sources that are decided upon together; in the mean field each is by itself (derivations, sec. 7).
+        together = [range(len(sources))]
+        if config.sweep == "alternate" or self.mean_field:
+            together = [range(j, j + 1) for j in range(len(sources))]
+        self.groups = [
+            Chains([self.voices[j] for j in group], make_kernel(config, _joined([sources[j] for j in group])))
+            for group in together
+        ]
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
         self._gather()
@@ -170,11 +182,14 @@ class _Engine:
 
     def iterate(self, iteration: int) -> EMState:
         """One E-step and one M-step."""
-        steps, keep = self.config.steps, self.config.keep
-        accepted = [
-            voice.move(self._target(j), self.generator, steps=steps, keep=keep)
-            for j, voice in enumerate(self.voices)
-        ]
+        accepted = move(
+            self.groups,
+            self._target,
+            self.generator,
+            steps=self.config.steps,
+            keep=self.config.keep,
+            coupled=not self.mean_field,
+        )
         self._gather()
         self._maximise()
         variances = self.gain[:, None, ..., None] * self.kept
@@ -189,7 +204,7 @@ class _Engine:
             noise,
             self.gain.clone(),
             float(objective),
-            float((torch.stack(accepted).mean(0) * self.valid).sum() / self.valid.sum()),
+            float((accepted * self.valid).sum() / self.valid.sum()),
             torch.stack(weights) if len(weights) == len(self.voices) else None,
         )
 
@@ -200,21 +215,27 @@ class _Engine:
             frames = frames + sum(voice.log_tails() for voice in self.voices)
         return self.noise.log_prior().sum() + (frames * self.valid).sum()
 
-    def _target(self, j: int) -> Target:
-        """What the chains of source j sample in this E-step."""
-        voice, scale = self.voices[j], self.gain[j][..., None]
-        if voice.tails is not None:
-            scale = scale / voice.tails
+    def _target(self, k: int) -> Target:
+        """What the chains of group k sample in this E-step, given where the others are."""
+        group = self.groups[k]
+        scales = [self._scale(j) for j in range(len(self.voices))]
         if self.mean_field:
             speech = self._posterior_variance()
-            expected = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
-            weight = self.responsibility[j]
-            return mean_field_target(voice.speech, scale=scale, expected=expected, weight=weight)
+            expected = second_moment(speech[k], speech.sum(0) + self.noise.variance(), self.power)
+            weight = self.responsibility[k]
+            return mean_field_target(group.speeches[0], scale=scales[k], expected=expected, weight=weight)
+        own = [voice in group.voices for voice in self.voices]
         others = sum(
-            (self.gain[i][..., None] * other.sigma for i, other in enumerate(self.voices) if i != j),
+            (self.gain[i][..., None] * other.sigma for i, other in enumerate(self.voices) if not own[i]),
             start=self.noise.variance(),
         )
-        return marginal_target(voice.speech, scale=scale, others=others, power=self.power)
+        scales = [scale for scale, mine in zip(scales, own, strict=True) if mine]
+        return joint_target(group.speeches, scales=scales, others=others, power=self.power)
+
+    def _scale(self, j: int) -> Tensor:
+        """The factor g [..., N, 1] or g / w [..., N, F] on sigma(z_j)."""
+        gain, tails = self.gain[j][..., None], self.voices[j].tails
+        return gain if tails is None else gain / tails
 
     def _posterior_variance(self) -> Tensor:
         """gamma_j = g / mean_r[1 / sigma]: the variance of q(s)'s prior factor [J, ..., N, F] (eq. 6.25)."""
@@ -280,3 +301,15 @@ def _inverses(variance: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
     """|x|^2 V^-2 and V^-1."""
     inverse = variance.reciprocal()
     return power * inverse**2, inverse
+
+
+def _joined(sources: Sequence[Source]) -> Source:
+    """What kernels need of sources that move together: start and spread side by side."""
+    first, *others = sources
+    if not others:
+        return first
+    spreads = [source.spread for source in sources if source.spread is not None]
+    return first._replace(
+        start=torch.cat([source.start for source in sources], -1),
+        spread=torch.cat(spreads, -1) if len(spreads) == len(sources) else None,
+    )

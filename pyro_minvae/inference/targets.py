@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import Target
@@ -9,22 +11,43 @@ from pyro_minvae.models.mixture import log_likelihood
 from pyro_minvae.models.speech import Conditioned
 
 
+def joint_target(
+    speeches: Sequence[Conditioned], *, scales: Sequence[Tensor], others: Tensor, power: Tensor
+) -> Target:
+    """log p(z | x) up to a constant: sum_j log p(z_j | v_j) - sum_f [log V + |x|^2 / V], V = sum_j scale_j sigma_j + o.
+
+    (derivations, eq. 7.3)
+
+    z [..., N, J L] is all z_j of a frame side by side, so that one decision moves or leaves all of them.
+
+    Args:
+        speeches: the models of the speakers whose z are open, each at its lips.
+        scales: of each its gain g [..., N, 1], or g / w [..., N, F] with the weights of heavy-tailed speech.
+        others: variance o [..., N, F] of all else: noise and speakers whose z are not open.
+        power: |x|^2 [..., N, F].
+    """
+
+    def log_density(z: Tensor) -> Tensor:
+        parts = [z] if len(speeches) == 1 else z.chunk(len(speeches), -1)
+        density, variance = power.new_zeros(()), others
+        for part, speech, scale in zip(parts, speeches, scales, strict=True):
+            density = density + speech.prior.log_prob(part)
+            variance = scale * speech.variance(part) + variance
+        return density + log_likelihood(power, variance)
+
+    # A decision by all speakers' factors has to wait for the widest of them.
+    befores, afters = zip(*(speech.reach for speech in speeches), strict=True)
+    return Target(log_density, (max(befores), max(afters)))
+
+
 def marginal_target(speech: Conditioned, *, scale: Tensor, others: Tensor, power: Tensor) -> Target:
     """log p(z | x) up to a constant: log p(z | v) - sum_f [log V + |x|^2 / V], V = scale sigma(z) + `others`.
 
     (derivations, eqs. 6.7 and 7.4)
 
-    Args:
-        speech: the model of the speaker whose z is open, at its lips.
-        scale: its gain g [..., N, 1], or g / w [..., N, F] with the weights of heavy-tailed speech.
-        others: variance [..., N, F] of all else: noise and other speakers.
-        power: |x|^2 [..., N, F].
+    The case of one open speaker; arguments as for `joint_target`.
     """
-
-    def log_density(z: Tensor) -> Tensor:
-        return speech.prior.log_prob(z) + log_likelihood(power, scale * speech.variance(z) + others)
-
-    return Target(log_density, speech.reach)
+    return joint_target([speech], scales=[scale], others=others, power=power)
 
 
 def mean_field_target(

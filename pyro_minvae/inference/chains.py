@@ -1,0 +1,124 @@
+"""The E-step: the chains of all sources moved side by side, each by itself or all speakers of a frame at once.
+
+Three ways, of which one source needs none (they are the same for it, number by number):
+
+- *alternate*: move after move each speaker is moved once, by (7.4), with the others where they are now;
+- *joint*: one proposal for the z_j of all speakers of a frame and one decision on it, by (7.3);
+- mean-field E-steps factorise over the speakers (section 7): their targets are independent and do not change within an
+  E-step, so that each speaker is decided upon by itself whatever was asked for.
+
+Chain r of one speaker goes with chain r of the others, and the r-th kept draws of all are one draw of (7.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, Kernel, Target, refresh
+from pyro_minvae.inference.kernels.draws import Randomness
+from pyro_minvae.inference.voice import Voice
+from pyro_minvae.models.speech import Conditioned
+
+
+class Chains:
+    """Chains that are decided upon together: those of one voice, or of several with their z_j side by side.
+
+    `speeches` are the voices' models as targets should see them: where the chains are, and at the last proposal, what
+    the decoders say is remembered.
+    """
+
+    def __init__(self, voices: Sequence[Voice], kernel: Kernel) -> None:
+        self.voices, self.kernel = list(voices), kernel
+        self.state: ChainState | None = None
+        self.z = _side_by_side([voice.z for voice in voices])
+        self.speeches: list[Conditioned] = [
+            voice.speech._replace(variance=self._decoder(j)) for j, voice in enumerate(voices)
+        ]
+        self._raw = [voice.raw for voice in voices]  # sigma(z) of where the chains are
+        self._last = list(self._raw)  # what the decoders said last
+        self._here = False
+
+    def _decoder(self, j: int) -> Callable[[Tensor], Tensor]:
+        def variance(z: Tensor) -> Tensor:
+            self._last[j] = self._raw[j] if self._here else self.voices[j].speech.variance(z)
+            return self._last[j]
+
+        return variance
+
+    def aim(self, target: Target) -> None:
+        """Go on under another target."""
+
+        def factors(z: Tensor) -> Tensor:
+            self._here = z is self.z
+            return target(z)
+
+        self.target = Target(factors, target.reach)
+        self._raw = [voice.raw for voice in self.voices]
+        old = self.state
+        self.state = (
+            self.kernel.init(self.target, self.z) if old is None else refresh(self.kernel, self.target, old)
+        )
+
+    def step(self, generator: Randomness) -> Tensor:
+        """One move; which chains [R, ..., N] went."""
+        assert self.state is not None
+        self.state, info = self.kernel.step(self.target, self.state, generator)
+        self._raw = self._after(info)
+        self.z = self.state.position
+        for voice, z, raw in zip(self.voices, self._parts(self.z), self._raw, strict=True):
+            voice.settle(z, raw)
+        return info.accepted
+
+    def _after(self, info: ChainInfo) -> list[Tensor]:
+        """sigma(z) after a move. Kernels ask for the density of their proposal last, so it is known by then."""
+        assert self.state is not None
+        if self.target.reach != (0, 0):
+            # A move is several proposals, and a frame's sigma may depend on neighbours that moved later.
+            parts = self._parts(self.state.position)
+            return [voice.speech.variance(z) for voice, z in zip(self.voices, parts, strict=True)]
+        accepted = info.accepted[..., None]
+        return [
+            torch.where(accepted, last.detach(), raw) for last, raw in zip(self._last, self._raw, strict=True)
+        ]
+
+    def _parts(self, z: Tensor) -> Sequence[Tensor]:
+        return [z] if len(self.voices) == 1 else z.chunk(len(self.voices), -1)
+
+
+def move(
+    groups: Sequence[Chains],
+    target: Callable[[int], Target],
+    generator: Randomness,
+    *,
+    steps: int,
+    keep: int,
+    coupled: bool,
+) -> Tensor:
+    """An E-step's `steps` moves, of which the last `keep` are kept; the share of accepted proposals [..., N].
+
+    `target(k)` is what group k samples, given where the others are; it depends on them if `coupled`.
+    """
+    voices = [voice for group in groups for voice in group.voices]
+    draws: list[list[Tensor]] = [[] for _ in voices]
+    kept: list[list[Tensor]] = [[] for _ in voices]
+    accepted = []
+    for step in range(steps):
+        for k, group in enumerate(groups):
+            if step == 0 or (coupled and len(groups) > 1):
+                group.aim(target(k))
+            accepted.append(group.step(generator).float().mean(0))
+        if step >= steps - keep:
+            for j, voice in enumerate(voices):
+                draws[j].append(voice.z)
+                kept[j].append(voice.raw)
+    for voice, places, variances in zip(voices, draws, kept, strict=True):
+        voice.keep(places, variances)
+    return torch.stack(accepted).mean(0)
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """[..., N, L] of each to [..., N, J L]."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)
