@@ -34,23 +34,31 @@ def mix(
         list[float] | None,
         typer.Option(help="Power of the first speaker over each other one in dB (repeatable) [default: 0]."),
     ] = None,
+    corrupt: Annotated[
+        str | None,
+        typer.Option(metavar="KIND[:SHARE]", help="Spoil that share of the lips, for example mixed:0.33."),
+    ] = None,
 ) -> None:
     """Mix clean SPEECH with noise at chosen SNRs, or with other speakers at chosen levels.
 
     Writes OUT/NOISE/SNRdB/ID.flac, OUT/clean/ID.flac and OUT/manifest.jsonl, which `pyro-minvae evaluate`
     reads. The SNR is the power ratio over the whole clip. With --speakers above 1 noise may be left out, and each
-    speaker has a file beside the mixture.
+    speaker has a file beside the mixture. With --corrupt the lips are written beside the mixtures, spoilt.
     """
     from pyro_minvae.cli.console import progress, say
     from pyro_minvae.data.corpus import open_corpus
     from pyro_minvae.errors import InputError
     from pyro_minvae.evaluation import mixing
+    from pyro_minvae.evaluation.corrupted import Corrupter
     from pyro_minvae.evaluation.manifest import NAME
     from pyro_minvae.evaluation.noisy_set import check_set, make_noisy_set, select
     from pyro_minvae.evaluation.separation_set import casts, check_separation_set, make_separation_set
+    from pyro_minvae.media.corruption import Corruption
 
     if speakers == 1 and (with_ or level):
         raise InputError("mix: expected --speakers 2 or more with --with or --level, found one speaker")
+    if speakers > 1 and corrupt:
+        raise InputError(f"--corrupt {corrupt}: expected a single speaker, found --speakers {speakers}")
     noises: list[mixing.Noise] = [item for source in noise or [] for item in mixing.recordings(source)]
     if white:
         noises.append(mixing.White())
@@ -62,7 +70,12 @@ def mix(
         raise InputError("mix: expected at least one --snr in dB, found none")
     if snr and not noises:
         raise InputError("mix: expected a kind of noise (--noise, --white or --babble) for --snr, found none")
-    pool = select(open_corpus(speech), split=split, ids=list_, source=speech)
+    what = Corruption.parse(corrupt) if corrupt else None
+    corpus = open_corpus(speech)
+    pool = select(corpus, split=split, ids=list_, source=speech)
+    # Donors are of the whole corpus, so that a part of a set stays the same as in the whole.
+    videos = {utterance.id: utterance.video for utterance in corpus if utterance.video is not None}
+    corrupter = Corrupter(what, videos, seed) if what else None
     utterances, snrs, levels = mixing.spread(pool, limit), snr or [], level or [0.0]
     together = []
     if speakers == 1:
@@ -82,6 +95,8 @@ def mix(
                 together, noises, levels_db=levels, snrs_db=snrs, out=out, seed=seed, advance=advance
             )
         else:
-            make_noisy_set(utterances, noises, snrs_db=snrs, out=out, seed=seed, advance=advance)
+            make_noisy_set(
+                utterances, noises, snrs_db=snrs, out=out, seed=seed, corrupter=corrupter, advance=advance
+            )
     of = f"{len(utterances)} utterances" if speakers == 1 else f"{speakers} speakers"
     say(f"{out / NAME}: {count} mixtures of {of}")

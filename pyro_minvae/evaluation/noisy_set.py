@@ -10,6 +10,7 @@ import numpy as np
 
 from pyro_minvae.data.corpus import listed
 from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation.corrupted import Corrupter
 from pyro_minvae.evaluation.manifest import NAME, Item, write_manifest
 from pyro_minvae.evaluation.mixing import Mixture, Noise, generator_for, mix, spread
 from pyro_minvae.media.audio import mono, read_audio, write_audio
@@ -24,15 +25,19 @@ def make_noisy_set(
     snrs_db: Sequence[float],
     out: Path,
     seed: int = 0,
+    corrupter: Corrupter | None = None,
     advance: Callable[[str], None] | None = None,
 ) -> list[Item]:
     """Mix every utterance with every noise at every SNR (dB) into the folder `out`.
 
     Writes `clean/ID.flac`, `NOISE/SNRdB/ID.flac` (24 bits; float WAV where the speech exceeds full scale)
-    and, when all of them are there, `manifest.jsonl`: a set that was interrupted has none. `advance` hears of
-    each mixture. Raises `InputError` for doubled names and for speech or noise that cannot be mixed.
+    and, when all of them are there, `manifest.jsonl`: a set that was interrupted has none. With a `corrupter` the
+    lips lie as `NOISE/SNRdB/ID.npz` beside their mixture, spoilt. `advance` hears of each mixture. Raises
+    `InputError` for doubled names, and for speech, noise or lips that cannot be used.
     """
     check_set(utterances, noises, snrs_db=snrs_db, out=out)
+    if corrupter:
+        corrupter.check()
     (out / NAME).unlink(missing_ok=True)
     items = []
     for utterance in utterances:
@@ -48,6 +53,8 @@ def make_noisy_set(
                 mixed = mix(clean, sound, snr_db)
                 item = _item(utterance, noise, snr_db, seed, audio.rate, mixed, clean, out)
                 write_sound(item.mixture, mixed.mixture, audio.rate)
+                if corrupter:
+                    item = corrupter(item, item.mixture.with_name(f"{item.mixture.stem}.npz"))
                 items.append(item)
                 if advance:
                     advance(f"{utterance.id} {noise.name} {snr_db:g} dB")
