@@ -36,17 +36,21 @@ def table(rows: Sequence[Row], *, model: str) -> Table:
         result.add_column(heading, justify="right")
     for group in summarise(rows):
         snr = "" if group.snr_db is None else f"{group.snr_db:g} dB"
-        lines = [
-            [number(cell.input, name) for name, cell in group.cells.items()],
-            [number(cell.output, name) for name, cell in group.cells.items()],
-            [number(cell.gain, name, sign=True) for name, cell in group.cells.items()],
-            [interval(cell, name) for name, cell in group.cells.items()],
-        ]
         first = [escape(group.noise), snr, str(group.mixtures)]
-        for label, values in zip(("input", "output", "gain", "95 %"), lines, strict=True):
+        for label, values in four_lines(group.cells).items():
             result.add_row(*first, label, *values, end_section=label == "95 %")
             first = ["", "", ""]
     return result
+
+
+def four_lines(cells: dict[str, Cell]) -> dict[str, list[str]]:
+    """What a table says of a group: input, output, gain and its interval, a cell for each metric."""
+    return {
+        "input": [number(cell.input, name) for name, cell in cells.items()],
+        "output": [number(cell.output, name) for name, cell in cells.items()],
+        "gain": [number(cell.gain, name, sign=True) for name, cell in cells.items()],
+        "95 %": [interval(cell, name) for name, cell in cells.items()],
+    }
 
 
 def comparison(systems: dict[str, Sequence[Row]]) -> Table:
@@ -118,7 +122,7 @@ def number(value: float, metric: str, *, sign: bool = False) -> str:
     """A score with the digits that its unit deserves."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:{'+' if sign else ''}.{2 if metric in ('si_sdr', 'pesq') else 3}f}"
+    return f"{value:{'+' if sign else ''}.{3 if metric in ('stoi', 'estoi') else 2}f}"
 
 
 def interval(cell: Cell, metric: str) -> str:
@@ -153,7 +157,11 @@ def record(row: Row) -> dict[str, Any]:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """One line for each mixture."""
-    records = [record(row) for row in rows]
+    write_records(path, [record(row) for row in rows])
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """A CSV of flat rows with the same keys."""
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
         writer.writeheader()

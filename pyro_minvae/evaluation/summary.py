@@ -52,7 +52,10 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
             snr_db,
             len(members),
             sum(bool(row.output.reasons) for row in members),
-            {name: _cell(members, name) for name in HEADINGS},
+            {
+                name: cell([(row.input.values[name], row.output.values[name]) for row in members])
+                for name in HEADINGS
+            },
         )
         for (noise, snr_db), members in groups.items()
     ]
@@ -72,13 +75,12 @@ def bootstrap(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) 
     return float(low), float(high)
 
 
-def _cell(rows: Sequence[Row], metric: str) -> Cell:
-    pairs = np.array([(row.input.values[metric], row.output.values[metric]) for row in rows]).reshape(-1, 2)
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    if len(pairs) == 0:
+def cell(pairs: Sequence[tuple[float, float]]) -> Cell:
+    """The summary of a metric from its (input, output) values, one pair for each mixture."""
+    values = np.array(pairs, np.float64).reshape(-1, 2)
+    values = values[np.isfinite(values).all(axis=1)]
+    if len(values) == 0:
         return Cell(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
-    gains = pairs[:, 1] - pairs[:, 0]
-    low, high = bootstrap(gains)
-    return Cell(
-        float(pairs[:, 0].mean()), float(pairs[:, 1].mean()), float(gains.mean()), low, high, len(pairs)
-    )
+    gains = values[:, 1] - values[:, 0]
+    before, after = values.mean(0)
+    return Cell(float(before), float(after), float(gains.mean()), *bootstrap(gains), len(values))
