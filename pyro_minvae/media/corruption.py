@@ -122,18 +122,21 @@ def corrupt(
 
 
 def bursts(count: int, total: int, rate: float, generator: np.random.Generator) -> list[range]:
-    """Ranges that cover `count` of `total` frames at `rate` Hz: lengths uniform within `BURST_S`, then places.
+    """Ranges that cover `count` of `total` frames at `rate` Hz: lengths drawn within `BURST_S`, then places.
 
     Only a `count` below the shortest burst makes a shorter one.
     """
     shortest, longest = (max(1, round(seconds * rate)) for seconds in BURST_S)
     lengths = []
     rest = count
-    while rest > longest:
-        # What is left has to be long enough for a burst of its own.
-        lengths.append(int(generator.integers(shortest, min(longest, rest - shortest) + 1)))
-        rest -= lengths[-1]
-    lengths = [int(length) for length in generator.permutation([*lengths, rest])]
+    while rest >= 2 * shortest:
+        length = int(generator.integers(shortest, min(longest, rest) + 1))
+        if rest - length < shortest:
+            # What is left has to be long enough for a burst of its own, or to be nothing.
+            length = rest if rest <= longest else rest - shortest
+        lengths.append(length)
+        rest -= length
+    lengths = [int(length) for length in generator.permutation([*lengths, *([rest] if rest else [])])]
     apart = 1 if total - count >= len(lengths) - 1 else 0
     free = total - count - apart * (len(lengths) - 1)
     before = np.sort(generator.integers(0, free + 1, len(lengths)))
