@@ -46,7 +46,7 @@ def lips(
         found = read_lips(video, size=size)
     else:
         mouths = find_mouths(video, face=chosen)
-        found = cut_mouths(video, mouths, size=size)
+        (found,) = cut_mouths(video, [mouths], size=size)
         frames = pick_frames(video, mouths) if preview else []
     if out is not None:
         save_lips(out, found)

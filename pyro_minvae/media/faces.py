@@ -5,7 +5,7 @@ A box is a row (centre x, centre y, side) in pixels: OpenCV's Haar cascade retur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -13,6 +13,9 @@ from pyro_minvae.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+
+# Which faces of a video speak: all, or these from left to right ("left", "right", or the n-th from the left).
+Faces = Literal["all"] | Sequence[int | Literal["left", "right"]]
 
 # From a grey picture [height, width] to the boxes [M, 3] of the faces in it.
 Detector = Callable[["np.ndarray"], "np.ndarray"]
@@ -30,6 +33,9 @@ SEARCHED = 480
 SMALLEST = 1 / 8
 # Least overlap (intersection over union) of one face in consecutive detections.
 OVERLAP = 0.2
+# A face that was lost is the same as one found later if that lies this near (in parts of its side) and is as large, to
+# within this factor.
+NEAR, ALIKE = 1.5, 1.5
 # A face to be counted from the left is seen at least this often relative to the face seen most often.
 PRESENCE = 0.2
 
@@ -100,17 +106,70 @@ def choose(tracks: list[Track], face: Literal["largest"] | int) -> Track | None:
     Raises:
         InputError: when there are faces, but fewer than asked for.
     """
-    import numpy as np
-
     if not tracks:
         return None
     if face == "largest":
         return max(tracks, key=lambda track: sum(box[2] ** 2 for box in track.boxes))
-    most = max(len(track.steps) for track in tracks)
-    lasting = [track for track in tracks if len(track.steps) >= PRESENCE * most]
+    lasting = from_left(tracks)
     if not 0 <= face < len(lasting):
         raise InputError(f"expected a face from 0 to {len(lasting) - 1} (from the left), found face {face}")
-    return sorted(lasting, key=lambda track: float(np.mean([box[0] for box in track.boxes])))[face]
+    return lasting[face]
+
+
+def choose_several(tracks: list[Track], faces: Faces) -> list[Track]:
+    """The faces that are asked for, one track each, in that order; "all" from left to right.
+
+    A face that was lost and found again nearby is one face.
+
+    Raises:
+        InputError: when there are fewer faces than asked for, none at all, or one is asked for twice.
+    """
+    lasting = from_left(joined(tracks))
+    wanted = range(len(lasting)) if faces == "all" else faces
+    least = max(1, len(wanted), *(face + 1 for face in wanted if isinstance(face, int)))
+    if len(lasting) < least:
+        raise InputError(f"expected at least {least} face{'s' * (least > 1)}, found {len(lasting)}")
+    ends = {"left": 0, "right": len(lasting) - 1}
+    places = [face if isinstance(face, int) else ends[face] for face in wanted]
+    if len(set(places)) < len(places):
+        raise InputError(f"expected different faces, found face {max(places, key=places.count)} twice")
+    return [lasting[place] for place in places]
+
+
+def from_left(tracks: list[Track]) -> list[Track]:
+    """The tracks that last, from left to right."""
+    import numpy as np
+
+    most = max((len(track.steps) for track in tracks), default=0)
+    lasting = [track for track in tracks if len(track.steps) >= PRESENCE * most]
+    return sorted(lasting, key=lambda track: float(np.mean([box[0] for box in track.boxes])))
+
+
+def joined(tracks: list[Track]) -> list[Track]:
+    """Tracks of one face made one: a track goes on with the nearest of those that begin after its end."""
+    whole = [Track(list(track.steps), list(track.boxes)) for track in tracks]
+    while True:
+        pairs = [
+            (distance, i, k)
+            for i, one in enumerate(whole)
+            for k, later in enumerate(whole)
+            if one.steps[-1] < later.steps[0]
+            and (distance := _distance(one.boxes[-1], later.boxes[0])) < NEAR
+        ]
+        if not pairs:
+            return whole
+        _, i, k = min(pairs)
+        whole[i].steps.extend(whole[k].steps)
+        whole[i].boxes.extend(whole[k].boxes)
+        del whole[k]
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Between the centres of two boxes, in parts of the larger side; infinite for boxes that differ in size."""
+    small, large = sorted((float(one[2]), float(other[2])))
+    if large > ALIKE * small:
+        return float("inf")
+    return float(((one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2) ** 0.5) / large
 
 
 def follow(track: Track | None, detected: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
