@@ -1,4 +1,4 @@
-"""Pictures of one enhanced mixture: log spectrograms and which network explains each frame."""
+"""Pictures of one mixture: log spectrograms, and of an enhanced one which network explains each frame."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation import separation
 from pyro_minvae.evaluation.benchmark import Inspect, Outcome
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import Item, SeparationItem
 from pyro_minvae.evaluation.mixing import spread
 from pyro_minvae.evaluation.panels import paint
 from pyro_minvae.media.files import atomic, check_writable, make_folder
@@ -24,26 +26,34 @@ def plotter(what: str, items: Sequence[Item], *, out: Path | None) -> Inspect:
 
     Raises `InputError` for a number without `out`, and for a folder that cannot be made.
     """
+    return partial(plot_outcome, **_places(what, items, out))
+
+
+def speakers_plotter(what: str, items: Sequence[SeparationItem], *, out: Path | None) -> separation.Inspect:
+    """The same for mixtures of several speakers."""
+    return partial(plot_speakers, **_places(what, items, out))
+
+
+def _places(what: str, items: Sequence[Item] | Sequence[SeparationItem], out: Path | None) -> dict[str, Any]:
+    """Where to draw, and which mixtures (by their files)."""
+    picked: Sequence[Item | SeparationItem] = items
+    folder = Path(what)
     if what.isdigit():
         if out is None:
             raise InputError(f"--plot {what}: expected --out, a folder to draw into, found none")
         folder, picked = out / "plots", spread(items, int(what))
-    else:
-        folder, picked = Path(what), list(items)
-    chosen = frozenset((item.id, item.noise, item.snr_db) for item in picked)
     check_writable(make_folder(folder, "a folder to write to") / "plot.png")
-    return partial(plot_outcome, folder=folder, chosen=chosen)
+    return {"folder": folder, "chosen": frozenset(item.mixture for item in picked)}
 
 
-def plot_outcome(outcome: Outcome, *, folder: Path, chosen: frozenset[tuple[str, str, float]]) -> None:
-    """Draw an item into `folder` if its (id, noise, SNR) is among `chosen`; for `evaluate(inspect=)`."""
+def plot_outcome(outcome: Outcome, *, folder: Path, chosen: frozenset[Path]) -> None:
+    """Draw an item into `folder` if its mixture is among `chosen`; for `evaluation.benchmark.evaluate(inspect=)`."""
     item = outcome.item
-    if (item.id, item.noise, item.snr_db) not in chosen:
+    if item.mixture not in chosen:
         return
-    name = re.sub(r"[^\w.+-]+", "_", f"{item.id}_{item.noise}_{item.snr_db:g}dB")
     enhanced = outcome.enhanced
     draw(
-        folder / f"{name}.png",
+        folder / _file_name(f"{item.id}_{item.noise}_{item.snr_db:g}dB"),
         {
             "mixture": outcome.mixture,
             "estimate": np.asarray(enhanced.speech, np.float64).reshape(-1),
@@ -54,6 +64,28 @@ def plot_outcome(outcome: Outcome, *, folder: Path, chosen: frozenset[tuple[str,
         times=enhanced.times,
         responsibilities=enhanced.responsibilities,
     )
+
+
+def plot_speakers(outcome: separation.Outcome, *, folder: Path, chosen: frozenset[Path]) -> None:
+    """Draw a mixture of speakers, every estimate above the clean speech that it was scored by."""
+    task, estimates = outcome.task, outcome.answer.estimates
+    item = task.item
+    if item.mixture not in chosen:
+        return
+    noise = "" if item.noise is None else f", {item.noise} at {item.snr_db:g} dB"
+    pictures = {"mixture": task.mixture}
+    for number, (estimate, clean) in enumerate(zip(estimates, task.speakers, strict=True), start=1):
+        pictures |= {f"estimate {number}": estimate, f"clean {number}": clean}
+    draw(
+        folder / _file_name(f"{item.id}_{item.noise or 'quiet'}_{item.snr_db or 0:g}dB_{item.level_db:g}dB"),
+        pictures,
+        rate=task.rate,
+        title=f"{item.id}: speakers at {item.level_db:g} dB{noise}",
+    )
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", text) + ".png"
 
 
 def draw(
