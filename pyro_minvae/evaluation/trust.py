@@ -56,16 +56,16 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(above / (count * rest))
 
 
-def trust(enhanced: Any) -> np.ndarray | None:
-    """The probability [N] that the lips of a frame are right, as an enhancer says it; None where it says nothing.
+def trust(enhanced: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """The probability [N] that the lips of a frame are right, and the times [N] (s); None where nothing is said.
 
     It is the switch's, else that of the component that goes by the lips (1 - responsibility).
     """
     switches = getattr(enhanced, "switches", None)
     if switches is not None and switches.trust is not None:
-        return np.asarray(switches.trust, np.float64)
+        return np.asarray(switches.trust, np.float64), np.asarray(switches.times, np.float64)
     weights = enhanced.responsibilities
-    return None if weights is None else 1 - np.asarray(weights, np.float64)
+    return None if weights is None else (1 - np.asarray(weights, np.float64), np.asarray(enhanced.times))
 
 
 def detect(enhanced: Any, video: Path | None) -> Detection | None:
@@ -78,16 +78,16 @@ def detect(enhanced: Any, video: Path | None) -> Detection | None:
         InputError: for crops that cannot be read.
     """
     wrong = None if video is None else read_wrong(video)
-    trusted = trust(enhanced)
-    if video is None or wrong is None or trusted is None:
+    said = trust(enhanced)
+    if video is None or wrong is None or said is None:
         return None
     # Here, because enhancers without torch shall not load it.
     import torch
 
     from pyro_minvae.features.visual import seen_at
 
-    lips = read_crops(video)
-    clock = torch.as_tensor(np.asarray(enhanced.times, np.float64))
+    lips, (trusted, times) = read_crops(video), said
+    clock = torch.as_tensor(times, dtype=torch.float64)
     nearest, seen = seen_at(clock, torch.as_tensor(lips.times), torch.as_tensor(lips.valid))
     return Detection(1 - trusted[seen.numpy()], wrong[nearest.numpy()][seen.numpy()])
 
