@@ -16,6 +16,8 @@ from pyro_minvae.config import Recipe
 from pyro_minvae.denoiser import Denoiser, Watch
 from pyro_minvae.errors import InputError
 from pyro_minvae.filtering import Filtering
+from pyro_minvae.media.faces import Faces
+from pyro_minvae.media.lips import read_faces
 from pyro_minvae.noise import Floor
 from pyro_minvae.recording import Finished, Mixture, checked
 from pyro_minvae.speaker import Guided, Speaker, load_trained
@@ -154,6 +156,14 @@ class Separator:
             )
             found |= {n: _separated(*result, orders[n]) for n, result in zip(some, results, strict=True)}
         return [found[n] for n in range(len(mixtures))]
+
+    def faces(self, video: str | Path, faces: Faces = "all") -> list[Lips]:
+        """The lips of several faces of one video, one speaker each, from left to right or as `faces` lists them.
+
+        Raises:
+            InputError: as `media.lips.read_faces`.
+        """
+        return read_faces(video, faces, size=self.recipe.crops.size)
 
     def voice(self, j: int) -> Speaker:
         """The system of speaker j."""

@@ -13,6 +13,7 @@ from pyro_minvae.cli.enhance import enhance
 from pyro_minvae.cli.evaluate import evaluate
 from pyro_minvae.cli.lips import lips
 from pyro_minvae.cli.mix import mix
+from pyro_minvae.cli.separate import separate
 from pyro_minvae.cli.train import train
 from pyro_minvae.errors import InputError
 
@@ -42,6 +43,8 @@ def _options(
 
 for command in (enhance, train, lips, mix, evaluate, elbo):
     app.command()(command)
+# `--names a b` leaves words over.
+app.command(context_settings={"allow_extra_args": True})(separate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
