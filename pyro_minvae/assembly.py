@@ -11,11 +11,12 @@ from torch import Generator, Tensor, nn
 from pyro_minvae import noise, parts
 from pyro_minvae.errors import InputError
 from pyro_minvae.guides.base import Guide
+from pyro_minvae.guides.mixed_speech import MixedSpeechGuide
 from pyro_minvae.guides.mixture import MixtureGuide, MixtureOfProductsGuide
 from pyro_minvae.guides.single import AudioGuide, ConcatenationGuide, ProductGuide, VisualGuide
 from pyro_minvae.models.decoders import ContextDecoder, LipDecoder, SpectralDecoder
 from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood, StudentT
-from pyro_minvae.models.networks import AudioWeight, JointNetwork
+from pyro_minvae.models.networks import AudioWeight, ContextNetwork, JointNetwork
 from pyro_minvae.models.noise import Nmf, stationary
 from pyro_minvae.models.noise_ard import ArdNmf
 from pyro_minvae.models.noise_chain import ChainNmf
@@ -75,6 +76,8 @@ def guide(section: parts.Guide, networks: Any, shapes: Shapes) -> Guide:
             return VisualGuide(networks["visual"])
         case parts.ConcatenationGuide():
             return ConcatenationGuide(networks["joint"])
+        case parts.MixedSpeechGuide():
+            return MixedSpeechGuide(networks["joint"])
         case parts.ProductGuide():
             return ProductGuide(networks["audio"], networks["visual"])
         case parts.MixtureGuide():
@@ -91,6 +94,8 @@ def add_guide_networks(networks: nn.ModuleDict, section: parts.Guide, shapes: Sh
     """Add the networks that only the guide uses: the joint encoder and that of an amortised q(alpha)."""
     if isinstance(section, parts.ConcatenationGuide):
         networks["joint"] = JointNetwork(shapes.bins, shapes.lips, shapes.latent, section.joint)
+    if isinstance(section, parts.MixedSpeechGuide):
+        networks["joint"] = ContextNetwork(shapes.bins, shapes.lips, shapes.latent, section.joint)
     if isinstance(section, parts.MixtureGuide) and section.responsibility == "amortised":
         networks["responsibility"] = AudioWeight(shapes.bins, shapes.lips, section.network)
 

@@ -100,7 +100,11 @@ def _stage_fault(recipe: Recipe, stage: Stage) -> str | None:
     for part in learned(recipe, stage) or ("nothing",):
         if part not in available:
             return f"learn: expected one of {_listed(available)} in this model, found {part}"
-    return _pair_fault(recipe, stage) or _warm_start_fault(recipe, stage, available)
+    return (
+        _pair_fault(recipe, stage)
+        or _mixture_fault(recipe, stage)
+        or _warm_start_fault(recipe, stage, available)
+    )
 
 
 def _listed(choices: Sequence[str]) -> str:
@@ -128,6 +132,21 @@ def _pair_fault(recipe: Recipe, stage: Stage) -> str | None:
         return f"guide: expected the model's own, through which a vamp prior's pseudo-inputs go, found {stage.guide}"
     if isinstance(guide, parts.VisualGuide) and stage.data != "video":
         return "data: expected video, because a visual guide knows nothing of a frame without lips, found all"
+    return None
+
+
+def _mixture_fault(recipe: Recipe, stage: Stage) -> str | None:
+    """Why a stage cannot let its guide hear mixed speech."""
+    if stage.mix_speech is None:
+        return None
+    low, high = stage.mix_speech
+    if low > high:
+        return f"mix_speech: expected the lower level first, found {low:g} and {high:g}"
+    if stage.corrupt_audio > 0:
+        return f"mix_speech: expected corrupt_audio = 0 with it, found {stage.corrupt_audio:g}"
+    _, guide = _pair(recipe, stage)
+    if isinstance(guide, parts.VisualGuide):
+        return f"mix_speech: expected a guide that hears sound, found {guide.kind}"
     return None
 
 

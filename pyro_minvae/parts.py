@@ -211,6 +211,18 @@ class JointEncoder(Section):
     dropout: Dropout = 0.0
 
 
+class ContextEncoder(Section):
+    """q(z_n | x, v) from sound and lips around frame n: residual layers of `width`, one for each of `dilations`.
+
+    A layer with dilation d sees the frames n - 2 d, n - d, n, n + d and n + 2 d of the layer before. `dropout` is the
+    share of the lip features, and of each layer, that training leaves out.
+    """
+
+    width: int = Field(160, ge=1)
+    dilations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 1, 2)
+    dropout: Dropout = 0.2
+
+
 class ResponsibilityNetwork(Section):
     """q(alpha = 1 | s, v) from log power and lips: `hidden` widths of the tanh layers; `dropout` as there."""
 
@@ -248,6 +260,17 @@ class ConcatenationGuide(GuideSection):
     joint: JointEncoder = JointEncoder()
 
 
+class MixedSpeechGuide(GuideSection):
+    """q(z_n | x, v) from one encoder `joint` of mixed speech and lips that looks at the frames around n (separation).
+
+    A frame of a mixture hardly tells which voice is whose; how the sounds and the lips move does.
+    """
+
+    sees: ClassVar[bool] = True
+    kind: Literal["mixed-speech"] = "mixed-speech"
+    joint: ContextEncoder = ContextEncoder()
+
+
 class ProductGuide(GuideSection):
     """q(z | s, v) = N(0, I) q_a q_v / Z, a product of the experts `audio` and `visual`."""
 
@@ -282,6 +305,7 @@ Guide = Annotated[
     AudioGuide
     | VisualGuide
     | ConcatenationGuide
+    | MixedSpeechGuide
     | ProductGuide
     | MixtureGuide
     | MixtureOfProductsGuide

@@ -38,6 +38,24 @@ def product_of_experts(guide: Guide, heard: Tensor, visual: Visual) -> Moments:
     return mean, 1 / precision.sqrt()
 
 
+def around(encoder: nn.Module, heard: Tensor, visual: Visual) -> Moments:
+    """The encoder of mixed speech, tap by tap: h + P gelu(sum_k c_k norm(h)_(n + k d) + b), zero beyond the ends."""
+    trunk, valid = encoder.network.trunk, visual.valid[..., None]
+    lips = torch.where(valid, visual.features, 0.0)
+    h = trunk.start(torch.cat([(heard + 1e-4).log() / 5, lips, valid.double()], -1))
+    for layer in trunk.layers:
+        d = layer.dilation
+        normed, frames, total = layer.norm(h), h.shape[-2], 0.0
+        for n in range(frames):
+            seen = [(k, n + k * d) for k in range(-2, 3) if 0 <= n + k * d < frames]
+            row = layer.bias + sum(layer.taps[k + 2] * normed[..., m, :] for k, m in seen)
+            total = total + torch.eye(frames).double()[n][:, None] * row[..., None, :]
+        h = h + layer.mix(0.5 * total * (1 + torch.erf(total / math.sqrt(2))))
+    h = trunk.norm(h)
+    log_variance = encoder.network.log_variance(h).clamp(-14, 8)
+    return encoder.network.mean(h), (0.5 * log_variance).exp()
+
+
 def posterior_moments(kind: str, guide: Guide, frames: Frames, heard: Tensor | None = None) -> list[Moments]:
     """q(z | alpha, s, v) at index alpha."""
     power, visual = frames
@@ -49,6 +67,8 @@ def posterior_moments(kind: str, guide: Guide, frames: Frames, heard: Tensor | N
         return [at_lips(guide.visual_network, visual)]
     if name == "concatenation":
         return [guide.joint(heard, visual)]
+    if name == "mixed-speech":
+        return [around(guide.joint, heard, visual)]
     if name == "product":
         return [product_of_experts(guide, heard, visual)]
     audio = product_of_experts(guide, heard, visual) if "products" in name else guide.audio(heard)

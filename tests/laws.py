@@ -13,11 +13,18 @@ from torch import Tensor
 
 from pyro_minvae import parts
 from pyro_minvae.guides.base import Guide
+from pyro_minvae.guides.mixed_speech import MixedSpeechGuide
 from pyro_minvae.guides.mixture import MixtureGuide, MixtureOfProductsGuide
 from pyro_minvae.guides.single import AudioGuide, ConcatenationGuide, ProductGuide, VisualGuide
 from pyro_minvae.models.decoders import ContextDecoder, LipDecoder, SpectralDecoder
 from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood, StudentT
-from pyro_minvae.models.networks import AudioWeight, JointNetwork, audio_network, visual_network
+from pyro_minvae.models.networks import (
+    AudioWeight,
+    ContextNetwork,
+    JointNetwork,
+    audio_network,
+    visual_network,
+)
 from pyro_minvae.models.priors import (
     Ar1Prior,
     MixturePrior,
@@ -36,7 +43,7 @@ MIXED = ("mixture", "visual-mixture")
 VISUAL = ("visual", "visual-mixture")
 COUPLED = ("ar1", "random-walk")
 INDEPENDENT = tuple(kind for kind in PRIORS if kind not in COUPLED)
-PLAIN_GUIDES = ("audio", "visual", "concatenation", "product")
+PLAIN_GUIDES = ("audio", "visual", "concatenation", "mixed-speech", "product")
 MIXED_GUIDES = ("mixture", "mixture-of-products", "mixture+amortised", "mixture-of-products+amortised")
 GUIDES = (*PLAIN_GUIDES, *MIXED_GUIDES)
 DECODERS = ("plain", "lips", "context")
@@ -155,6 +162,9 @@ def make_guide(kind: str, *, latent: int = 3, seed: int = 0) -> Guide:
         guide = VisualGuide(lips)
     elif name == "concatenation":
         guide = ConcatenationGuide(JointNetwork(BINS, FEATURES, latent, parts.JointEncoder(hidden=(6,))))
+    elif name == "mixed-speech":
+        layers_around = parts.ContextEncoder(width=6, dilations=(1, 2), dropout=0.0)
+        guide = MixedSpeechGuide(ContextNetwork(BINS, FEATURES, latent, layers_around))
     elif name == "product":
         guide = ProductGuide(audio, lips)
     else:

@@ -41,7 +41,7 @@ INVALID = {
     "guide.visual.foo=1": "unknown key guide.visual.foo",
     "model.prior.kind=foo": "model.prior.kind: expected one of standard, mixture, visual, visual-mixture, "
     "vamp, ar1, random-walk, import, found foo",
-    "guide={}": "guide.kind: expected one of audio, visual, concatenation, product, mixture, "
+    "guide={}": "guide.kind: expected one of audio, visual, concatenation, mixed-speech, product, mixture, "
     "mixture-of-products, import, found none",
     "noise={kind='ard', shape=2}": "noise.shape: input should be greater than 2",
     "model.prior={kind='import', target='Prior'}": "[A-Za-z_]\\w*$', found 'Prior'",

@@ -12,7 +12,9 @@ from pyro_minvae.recipe import parse_recipe
 from pyro_minvae.system import System
 
 # The encoders of each guide, and what each prior has to learn.
-ENCODERS = {"audio": ["audio"], "visual": ["visual"], "concatenation": ["joint"]}
+ENCODERS = {"audio": ["audio"], "visual": ["visual"], "concatenation": ["joint"], "mixed-speech": ["joint"]}
+# The settings of a small encoder.
+SMALL: dict[str, dict[str, Any]] = {"mixed-speech": {"width": 6, "dilations": [1, 2]}}
 LEARNED = {"standard": [], "visual": ["visual-prior"], "visual-mixture": ["prior", "visual-prior"]}
 
 
@@ -51,7 +53,10 @@ def family_recipe(
             "decoder": {"kind": decoder, "hidden": [8]},
             "likelihood": {"kind": likelihood},
         },
-        "guide": {"kind": kind, **dict.fromkeys(ENCODERS.get(kind, ["audio", "visual"]), hidden)},
+        "guide": {
+            "kind": kind,
+            **dict.fromkeys(ENCODERS.get(kind, ["audio", "visual"]), SMALL.get(kind, hidden)),
+        },
         "training": {"stages": [stage], "batch": 32, "segment": 8},
         "noise": {"rank": 2},
         "inference": {"iterations": 2, "steps": 2, "keep": 1},

@@ -116,8 +116,8 @@ def _log_prob(trace: Trace, site: str) -> Tensor:
 def _copies(
     subject: Subject, frames: Frames, z: list[Tensor], weight: Tensor | None
 ) -> tuple[Frames, list[Tensor], Tensor | None]:
-    """The frames once for each of the M draws: as more frames, or as more sequences where frames are coupled."""
-    flat = not subject.model.coupled
+    """The frames once for each of the M draws: as more frames, or as more sequences where they must be in a row."""
+    flat = not (subject.model.coupled or subject.guide.reach)
     many = frames.repeated(len(z[0]), flat=flat)
     if weight is not None:
         weight = weight.expand(len(z[0]), *weight.shape).reshape(-1)

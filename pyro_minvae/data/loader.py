@@ -15,17 +15,27 @@ from pyro_minvae.features.visual import LipProjection, augment
 from pyro_minvae.types import Prepared, Visual
 
 
+class Batch(NamedTuple):
+    """Frames for one step: `power` [..., N, F], their lips or None, and what the guide hears instead of it, or None."""
+
+    power: Tensor
+    visual: Visual | None
+    heard: Tensor | None = None
+
+
 class FrameSet(NamedTuple):
     """The frames of many utterances in a row.
 
     `power` [N, F] of waveforms scaled to max|x| = 1; `owner` [N] the utterance of each frame; `utterances` the
-    sources of the lips; `times` the frame times of each utterance (s).
+    sources of the lips; `times` the frame times of each utterance (s). Where other voices are mixed in, `heard` [N, F]
+    is the power of the mixture, scaled to max|x| = 1 in place of the utterance.
     """
 
     power: Tensor
     owner: Tensor
     utterances: list[Prepared]
     times: list[Tensor]
+    heard: Tensor | None = None
 
     def visual(self, lips: LipProjection, generator: torch.Generator | None = None) -> Visual:
         """Lip features of all frames [N, D], each clip shifted, scaled and brightened at random given a generator."""
@@ -44,6 +54,21 @@ class FrameSet(NamedTuple):
         """The frames of each utterance."""
         ends = torch.bincount(self.owner.cpu()).cumsum(0).tolist()
         return [range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def some(self, chosen: Sequence[int]) -> tuple[FrameSet, Tensor]:
+        """The frames of some utterances, in that order, and which [n] of all frames they are."""
+        spans = self.spans()
+        index = torch.cat([torch.arange(spans[u].start, spans[u].stop) for u in chosen])
+        lengths = torch.tensor([len(spans[u]) for u in chosen])
+        index = index.to(self.power.device)
+        part = FrameSet(
+            self.power[index],
+            torch.repeat_interleave(lengths).to(self.owner.device),
+            [self.utterances[u] for u in chosen],
+            [self.times[u] for u in chosen],
+            None if self.heard is None else self.heard[index],
+        )
+        return part, index
 
 
 def frame_set(utterances: Sequence[Prepared], stft: Stft, device: str | torch.device = "cpu") -> FrameSet:
@@ -76,7 +101,7 @@ def batches(
     size: int,
     level_db: tuple[float, float],
     generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Visual | None]]:
+) -> Iterator[Batch]:
     """Shuffled batches (power [size, F], lips); each utterance is played at a level drawn from `level_db` (dB)."""
     scale = _levels(frames, level_db, generator)
     order = torch.randperm(frames.power.shape[0], generator=generator).to(frames.power.device)
@@ -92,7 +117,7 @@ def stretches(
     size: int,
     level_db: tuple[float, float],
     generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Visual | None]]:
+) -> Iterator[Batch]:
     """Shuffled batches of stretches of `length` frames in a row (power [B, length, F], lips), B * length <= `size`.
 
     Each utterance is cut anew, from a random frame on; what is left at its ends waits for another epoch. Levels as
@@ -125,9 +150,9 @@ def _levels(frames: FrameSet, level_db: tuple[float, float], generator: torch.Ge
     return (10 ** (levels / 10)).to(frames.power.device)
 
 
-def _batch(
-    frames: FrameSet, visual: Visual | None, index: Tensor, scale: Tensor
-) -> tuple[Tensor, Visual | None]:
+def _batch(frames: FrameSet, visual: Visual | None, index: Tensor, scale: Tensor) -> Batch:
     """The frames at `index`, of any shape, at their utterances' levels."""
-    power = frames.power[index] * scale[frames.owner[index]][..., None]
-    return power, None if visual is None else Visual(visual.features[index], visual.valid[index])
+    level = scale[frames.owner[index]][..., None]
+    heard = None if frames.heard is None else frames.heard[index] * level
+    lips = None if visual is None else Visual(visual.features[index], visual.valid[index])
+    return Batch(frames.power[index] * level, lips, heard)

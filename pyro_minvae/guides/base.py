@@ -17,13 +17,15 @@ class Guide(nn.Module):
     """q(alpha, z | s, v).
 
     To write a new one, subclass this and answer `posteriors`; the Pyro sites follow from it. `mixed` guides have the
-    site "alpha", enumerated here, in the guide; `visual` guides look at lips, and `led` ones propose from nothing else
-    where there are any.
+    site "alpha", enumerated here, in the guide; `visual` guides look at lips, and `led` ones propose what the lips say
+    where there are any. A guide with `reach` c > 0 looks at c frames on either side: it is given frames in a row,
+    [N, F] or several stretches [B, N, F].
     """
 
     mixed = False
     visual = False
     led = False
+    reach = 0
 
     def posteriors(
         self, power: Tensor, visual: Visual | None, heard: Tensor | None = None

@@ -52,7 +52,7 @@ def iwae(
     """
     if k < 1:
         raise ValueError(f"expected at least one draw, got {k}")
-    if model.coupled:
+    if model.coupled or guide.reach > 0:
         return _bound(model, guide, power, visual, heard, k, block)
     size = max(1, block // power.shape[-1])
     pieces = []

@@ -127,7 +127,7 @@ class StageRunner:
             fit,
             held_out,
             lips=system.lips if sees else None,
-            coupled=self.model.coupled,
+            coupled=self.model.coupled or self.guide.reach > 0,
             device=device,
         )
 
@@ -211,9 +211,9 @@ class StageRunner:
         loss_of = svi_loss(self.model, self.guide)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         count, total, steps = 0, 0.0, self.data.steps()
-        for step, (power, visual) in enumerate(feed, start=1):
+        for step, (power, visual, mixture) in enumerate(feed, start=1):
             frames = power[..., 0].numel()
-            heard = corrupt(power, stage.corrupt_audio)
+            heard = corrupt(power, stage.corrupt_audio) if mixture is None else mixture
             weight = optimal_responsibility(self.model, self.guide, power, visual, heard=heard)
             with _divergence(f"stage {stage.name}, epoch {epoch}"):
                 loss = loss_of(power, visual, heard=heard, responsibility=weight) / frames
@@ -239,8 +239,8 @@ class StageRunner:
         devices = [self.device] if str(self.device).startswith("cuda") else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.recipe.seed)
-            for power, visual in self.data.validation():
-                heard = corrupt(power, self.stage.corrupt_audio)
+            for power, visual, mixture in self.data.validation():
+                heard = corrupt(power, self.stage.corrupt_audio) if mixture is None else mixture
                 terms = bound_terms(self.model, self.guide, power, visual, heard=heard).means()
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value * power.shape[0]

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu, pad
 
 from pyro_minvae.parts import (
     AudioEncoder,
+    ContextEncoder,
     JointEncoder,
     ResponsibilityNetwork,
     VisualEncoder,
@@ -81,13 +83,19 @@ class JointTrunk(nn.Module):
         self.layers = layers((bins + dimension + 1, *hidden), nn.Tanh, dropout=dropout)
 
     def forward(self, power: Tensor, visual: Visual | None) -> Tensor:
-        if visual is None:
-            lips = power.new_zeros(*power.shape[:-1], self.dimension + 1)
-        else:
-            valid = visual.valid[..., None]
-            # Features of invalid frames may be anything; a NaN among them would reach the weights' gradients.
-            lips = torch.cat([torch.where(valid, visual.features, 0.0), valid.to(power)], -1)
-        return self.layers(torch.cat([self.log_power(power), lips.expand(*power.shape[:-1], -1)], -1))
+        features, valid = lips_of(power, visual, self.dimension)
+        return self.layers(torch.cat([self.log_power(power), features, valid], -1))
+
+
+def lips_of(power: Tensor, visual: Visual | None, dimension: int) -> tuple[Tensor, Tensor]:
+    """The lips of the frames of `power` [..., N, F]: features [..., N, D], 0 without lips, and 1 or 0 [..., N, 1]."""
+    shape = power.shape[:-1]
+    if visual is None:
+        return power.new_zeros(*shape, dimension), power.new_zeros(*shape, 1)
+    valid = visual.valid[..., None]
+    # Features of invalid frames may be anything; a NaN among them would reach the weights' gradients.
+    features = torch.where(valid, visual.features, 0.0)
+    return features.expand(*shape, -1), valid.to(power).expand(*shape, -1)
 
 
 class JointNetwork(nn.Module):
@@ -97,6 +105,69 @@ class JointNetwork(nn.Module):
         super().__init__()
         trunk = JointTrunk(bins, dimension, config.hidden, config.dropout)
         self.network = GaussianNetwork(trunk, config.hidden[-1], latent)
+
+    def forward(self, power: Tensor, visual: Visual | None) -> tuple[Tensor, Tensor]:
+        return self.network(power, visual)
+
+
+# Frames that a layer sees on either side, in units of its dilation.
+TAPS = 2
+
+
+class ContextLayer(nn.Module):
+    """h_n + P gelu(sum_k c_k * norm(h)_(n + k d) + b), |k| <= 2, one number c_k a channel: [..., N, W] to the same.
+
+    Frames beyond the ends count as zero.
+    """
+
+    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.norm = nn.LayerNorm(width)
+        count = 2 * TAPS + 1
+        self.taps = nn.Parameter(torch.randn(count, width) * count**-0.5)
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.mix = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        # Shifted copies: a grouped convolution takes more than twice as long on a processor.
+        frames, edge = hidden.shape[-2], TAPS * self.dilation
+        padded = pad(self.norm(hidden), (0, 0, edge, edge))
+        around = self.bias
+        for k, tap in enumerate(self.taps):
+            around = around + tap * padded[..., k * self.dilation : k * self.dilation + frames, :]
+        return hidden + self.dropout(self.mix(gelu(around)))
+
+
+class ContextTrunk(nn.Module):
+    """Sound and lips around each frame: log power, lip features and whether there are any, then `ContextLayer`s."""
+
+    def __init__(self, bins: int, dimension: int, config: ContextEncoder) -> None:
+        super().__init__()
+        self.dimension = dimension
+        self.log_power = LogPower()
+        self.dropout = nn.Dropout(config.dropout)
+        self.start = nn.Linear(bins + dimension + 1, config.width)
+        self.layers = nn.ModuleList(ContextLayer(config.width, d, config.dropout) for d in config.dilations)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, power: Tensor, visual: Visual | None) -> Tensor:
+        features, valid = lips_of(power, visual, self.dimension)
+        hidden = self.start(torch.cat([self.log_power(power), self.dropout(features), valid], -1))
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.norm(hidden)
+
+
+class ContextNetwork(nn.Module):
+    """The network of q(z_n | x, v): power [..., N, F] and lips of a stretch to (mean, scale), each [..., N, L]."""
+
+    def __init__(self, bins: int, dimension: int, latent: int, config: ContextEncoder) -> None:
+        super().__init__()
+        self.reach = TAPS * sum(config.dilations)
+        trunk = ContextTrunk(bins, dimension, config)
+        self.network = GaussianNetwork(trunk, config.width, latent)
 
     def forward(self, power: Tensor, visual: Visual | None) -> tuple[Tensor, Tensor]:
         return self.network(power, visual)

@@ -23,13 +23,13 @@ def frame_plates(power: Tensor, coupled: bool) -> Iterator[int]:
     """The plates of frames `power` [..., N, F]; yields how many dimensions of z and s are one event.
 
     Independent frames [N, F] are a plate "frames" with events [L] and [F]. Where frames are coupled a whole sequence
-    is one event, [N, L] and [N, F], and several sequences [B, N, F] are a plate "sequences".
+    is one event, [N, L] and [N, F]. Several sequences [B, N, F] are a plate "sequences".
     """
     with ExitStack() as plates:
+        if power.dim() > 2:
+            plates.enter_context(pyro.plate("sequences", power.shape[-3], dim=-1 if coupled else -2))
         if not coupled:
             plates.enter_context(pyro.plate("frames", power.shape[-2], dim=-1))
-        elif power.dim() > 2:
-            plates.enter_context(pyro.plate("sequences", power.shape[-3], dim=-1))
         yield 2 if coupled else 1
 
 

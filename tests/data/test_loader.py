@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import tiny_recipe, utterances
-from torch import Tensor
 
-from pyro_minvae.data.loader import FrameSet, batches, frame_set, stretches
+from pyro_minvae.data.loader import Batch, FrameSet, batches, frame_set, stretches
 from pyro_minvae.features.stft import frame_times
 from pyro_minvae.system import System
 from pyro_minvae.types import Visual
@@ -62,7 +61,7 @@ def test_batches_hold_every_frame_once_at_the_level_of_its_utterance() -> None:
     frames = frame_set(utterances(4, video=False), tiny_recipe("a-vae").stft)
     generator = torch.Generator().manual_seed(0)
     seen = torch.cat(
-        [power for power, _ in batches(frames, None, size=10, level_db=(-20, -10), generator=generator)]
+        [batch.power for batch in batches(frames, None, size=10, level_db=(-20, -10), generator=generator)]
     )
     assert seen.shape == frames.power.shape
     # Divided by its own clean frame each row is a constant: the level, which an utterance's frames share.
@@ -87,9 +86,7 @@ def uneven(*lengths: int) -> tuple[FrameSet, Visual]:
     return FrameSet(number.expand(-1, 2), owner, clips, times), Visual(number, number[:, 0] % 2 == 0)
 
 
-def epoch_of(
-    frames: FrameSet, visual: Visual | None, seed: int, size: int = 12
-) -> list[tuple[Tensor, Visual | None]]:
+def epoch_of(frames: FrameSet, visual: Visual | None, seed: int, size: int = 12) -> list[Batch]:
     generator = torch.Generator().manual_seed(seed)
     found = stretches(frames, visual, length=4, size=size, level_db=(-20, 0), generator=generator)
     return list(found)
@@ -99,7 +96,7 @@ def test_stretches_are_frames_in_a_row_of_one_utterance() -> None:
     frames, visual = uneven(9, 4, 3, 14, 1)
     for seed in range(20):
         seen = []
-        for power, lips in epoch_of(frames, visual, seed):
+        for power, lips, _ in epoch_of(frames, visual, seed):
             assert lips is not None
             assert power.shape[1:] == (4, 2)
             assert len(power) * 4 <= 12
@@ -124,14 +121,14 @@ def test_every_frame_of_a_long_utterance_is_met_in_some_epoch() -> None:
     frames, visual = uneven(9, 14)
     met: set[float] = set()
     for seed in range(30):
-        met |= {n for _, lips in epoch_of(frames, visual, seed) for n in lips.features.flatten().tolist()}
+        met |= {n for _, lips, _ in epoch_of(frames, visual, seed) for n in lips.features.flatten().tolist()}
     assert met == set(range(1, 24))
 
 
 def test_stretches_keep_the_level_of_their_utterance() -> None:
     frames, visual = uneven(40, 40)
     levels: dict[int, set[float]] = {0: set(), 1: set()}
-    for power, lips in epoch_of(frames, visual, 0):
+    for power, lips, _ in epoch_of(frames, visual, 0):
         for row, number in zip(power[:, 0, 0], lips.features[:, 0, 0], strict=True):
             level = float(10 * (row / number).log10())
             levels[int(frames.owner[int(number) - 1])].add(round(level, 3))
@@ -147,20 +144,20 @@ def test_stretches_are_those_of_the_seed_in_a_new_order_each_epoch() -> None:
     assert not all(
         a[0].shape == b[0].shape and torch.equal(a[0], b[0]) for a, b in zip(one, other, strict=False)
     )
-    first = [float(lips.features[0, 0, 0]) for _, lips in one]
+    first = [float(lips.features[0, 0, 0]) for _, lips, _ in one]
     assert first != sorted(first)
-    assert [lips for _, lips in epoch_of(frames, None, 0)] == [None] * len(one)
+    assert [lips for _, lips, _ in epoch_of(frames, None, 0)] == [None] * len(one)
 
 
 def test_a_batch_smaller_than_a_stretch_is_one_stretch() -> None:
     frames, visual = uneven(9, 4)
-    assert [len(power) for power, _ in epoch_of(frames, visual, 0, size=2)] == [1, 1, 1]
+    assert [len(batch.power) for batch in epoch_of(frames, visual, 0, size=2)] == [1, 1, 1]
 
 
 def test_utterances_shorter_than_a_stretch_are_left_out() -> None:
     """Next to a longer one they do no harm; alone they are refused."""
     frames, visual = uneven(3, 4, 1)
-    ((power, lips),) = epoch_of(frames, visual, 0)
+    ((power, lips, _),) = epoch_of(frames, visual, 0)
     assert lips is not None
     assert lips.features.flatten().tolist() == [4, 5, 6, 7]
     assert power.shape == (1, 4, 2)

@@ -149,22 +149,40 @@ def test_a_guide_looks_and_listens_where_it_should(kind: str) -> None:
     blind, deaf = torch.zeros(6, dtype=torch.bool), {"visual": torch.zeros(6, dtype=torch.bool)}
     # Chains of a mixture start from the lips alone: the noisy sound must not move a frame with lips.
     deaf |= dict.fromkeys(MIXED_GUIDES, ~visual.valid)
-    assert torch.equal(by_lips.any(-1), blind if kind == "audio" else visual.valid)
+    # Within reach of a frame with lips everything moves.
+    seen = torch.ones(6, dtype=torch.bool) if guide.reach else visual.valid
+    assert torch.equal(by_lips.any(-1), blind if kind == "audio" else seen)
     assert torch.equal(by_sound.any(-1), deaf.get(kind, torch.ones(6, dtype=torch.bool)))
     assert guide.visual == (kind != "audio")
 
 
 @pytest.mark.parametrize("kind", GUIDES)
 def test_a_batch_of_recordings_is_as_each_alone(kind: str) -> None:
-    guide, (power, visual) = make_guide(kind), make_frames(12)
-    batch, lips = make_sequences(3, 4)
-    assert torch.equal(batch.reshape(12, -1), power)
-    for a, b in zip(guide.posteriors(batch, lips), guide.posteriors(power, visual), strict=True):
-        torch.testing.assert_close(a.mean.reshape(12, -1), b.mean)
-        torch.testing.assert_close(a.stddev.reshape(12, -1), b.stddev)
-    torch.testing.assert_close(
-        guide.propose(batch, lips).mean.reshape(12, -1), guide.propose(power, visual).mean
+    guide, (batch, lips) = make_guide(kind), make_sequences(3, 4)
+    together, proposals = guide.posteriors(batch, lips), guide.propose(batch, lips).mean
+    for b, power in enumerate(batch):
+        visual = Visual(lips.features[b], lips.valid[b])
+        for whole, alone in zip(together, guide.posteriors(power, visual), strict=True):
+            torch.testing.assert_close(whole.mean[b], alone.mean)
+            torch.testing.assert_close(whole.stddev[b], alone.stddev)
+        torch.testing.assert_close(proposals[b], guide.propose(power, visual).mean)
+
+
+@pytest.mark.parametrize("kind", GUIDES)
+def test_a_guide_looks_as_far_as_its_reach(kind: str) -> None:
+    """A change of sound and lips in one frame moves the answers within `reach` frames of it, and no others."""
+    guide, (power, visual) = make_guide(kind), make_frames(20, valid=1.0)
+    features = visual.features.clone()
+    features[9] += 1
+    louder = torch.where((torch.arange(20) == 9)[:, None], 9 * power, power)
+    pairs = zip(
+        guide.posteriors(power, visual),
+        guide.posteriors(louder, visual._replace(features=features)),
+        strict=True,
     )
+    moved = sum(((a.mean != b.mean).any(-1) for a, b in pairs), start=torch.zeros(20, dtype=torch.bool))
+    assert moved.nonzero()[:, 0].tolist() == list(range(9 - guide.reach, 10 + guide.reach))
+    assert guide.reach == (6 if kind == "mixed-speech" else 0)
 
 
 @pytest.mark.parametrize("kind", MIXED_GUIDES)
