@@ -16,10 +16,12 @@ from rich.console import Console
 
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.manifest import Item, read_manifest
 from pyro_minvae.evaluation.mixing import White, babble, recordings
 from pyro_minvae.evaluation.noisy_set import make_noisy_set, select
+from pyro_minvae.separator import Separator
 
 NOISES = ("cafe", "kitchen", "busy-street")
 # Share of the cores that other programs may keep busy before timings are called doubtful.
@@ -47,6 +49,14 @@ def make_enhancer(text: str, *overrides: str) -> Enhancer:
     system = parse_system(text)
     preset: dict[str, Any] = {} if system.preset is None else {"preset": system.preset}
     return Enhancer.from_pretrained(system.name, overrides=[*system.overrides, *overrides], **preset)
+
+
+def make_separator(text: str, *overrides: str) -> Separator:
+    """The separator of a system, one model for all speakers."""
+    system = parse_system(text)
+    return Separator.from_pretrained(
+        system.name, preset=system.preset, overrides=[*system.overrides, *overrides]
+    )
 
 
 def add_mixture_options(parser: argparse.ArgumentParser, *, clips: int) -> None:
@@ -97,6 +107,16 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def write_between(path: Path, text: str, *, begin: str, end: str) -> None:
+    """Put `text` between the marks of a Markdown file."""
+    page = path.read_text(encoding="utf-8")
+    before, first, rest = page.partition(begin)
+    _, last, after = rest.partition(end)
+    if not (first and last):
+        raise InputError(f"{path}: expected the marks {begin} and {end}, found them missing")
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

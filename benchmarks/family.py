@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from common import markdown, noisy_set
+from common import markdown, noisy_set, write_between
 from quality import run
 from rich.console import Console
 
@@ -195,16 +195,6 @@ def difference(better: list[Row], worse: list[Row], metric: str) -> str:
     return f"{report.number(float(values.mean()), metric, sign=True)} [{low}, {high}]"
 
 
-def write(path: Path, text: str) -> None:
-    """Put `text` between the marks of a Markdown file."""
-    page = path.read_text(encoding="utf-8")
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise InputError(f"{path}: expected the marks {BEGIN} and {END}, found them missing")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Train what is missing, judge all, print and write the tables."""
     options = arguments()
@@ -243,7 +233,7 @@ def main() -> None:
     text = "\n\n".join([table(names, runs, scores), claims(names, scores), caption])
     Console(width=220, highlight=False, markup=False).print(text)
     if options.out:
-        write(options.out, text)
+        write_between(options.out, text, begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":
