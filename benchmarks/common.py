@@ -12,15 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
+from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.manifest import Item, read_manifest
 from pyro_minvae.evaluation.mixing import White, babble, recordings
 from pyro_minvae.evaluation.noisy_set import make_noisy_set, select
+from pyro_minvae.evaluation.summary import bootstrap, summarise
 from pyro_minvae.separator import Separator
 
 NOISES = ("cafe", "kitchen", "busy-street")
@@ -107,6 +110,21 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def gain(rows: list[Row], metric: str) -> str:
+    """The mean gain of a metric over the mixtures, and its interval."""
+    cell = summarise(rows)[-1].cells[metric]
+    return f"{report.number(cell.gain, metric, sign=True)} {report.interval(cell, metric)}"
+
+
+def difference(better: list[Row], worse: list[Row], metric: str) -> str:
+    """The mean difference of two systems in a metric over the same mixtures, and its bootstrap interval."""
+    pairs = zip(better, worse, strict=True)
+    values = np.array([a.output.values[metric] - b.output.values[metric] for a, b in pairs])
+    values = values[np.isfinite(values)]
+    low, high = (report.number(end, metric) for end in bootstrap(values))
+    return f"{report.number(float(values.mean()), metric, sign=True)} [{low}, {high}]"
 
 
 def write_between(path: Path, text: str, *, begin: str, end: str) -> None:

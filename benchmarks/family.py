@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from common import markdown, noisy_set, write_between
+from common import difference, gain, markdown, noisy_set, write_between
 from quality import run
 from rich.console import Console
 
@@ -30,7 +30,6 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.noisy_set import select
-from pyro_minvae.evaluation.summary import bootstrap, summarise
 from pyro_minvae.recipe import load_recipe
 
 RECIPES = ["a-vae", "v-vae", "av-vae", "av-cvae", "min-vae", "min-vae-dec", "min-vae-visual-prior", "moe-poe"]
@@ -168,12 +167,6 @@ def table(names: list[str], runs: list[Trained], scores: dict[str, list[list[Row
     return markdown(head, lines)
 
 
-def gain(rows: list[Row], metric: str) -> str:
-    """The mean gain of a metric over the mixtures, and its interval."""
-    cell = summarise(rows)[-1].cells[metric]
-    return f"{report.number(cell.gain, metric, sign=True)} {report.interval(cell, metric)}"
-
-
 def claims(names: list[str], scores: dict[str, list[list[Row]]]) -> str:
     """Paired differences on the same mixtures, Markdown."""
     head = ["difference", *(f"{e_step}: {report.HEADINGS[key]}" for e_step in E_STEPS for key in METRICS)]
@@ -184,15 +177,6 @@ def claims(names: list[str], scores: dict[str, list[list[Row]]]) -> str:
             cells = [difference(*pair, key) for pair in pairs for key in METRICS]
             lines.append([f"{better} less {worse}", *cells])
     return markdown(head, lines)
-
-
-def difference(better: list[Row], worse: list[Row], metric: str) -> str:
-    """The mean difference of two systems in a metric over the same mixtures, and its bootstrap interval."""
-    pairs = zip(better, worse, strict=True)
-    values = np.array([a.output.values[metric] - b.output.values[metric] for a, b in pairs])
-    values = values[np.isfinite(values)]
-    low, high = (report.number(end, metric) for end in bootstrap(values))
-    return f"{report.number(float(values.mean()), metric, sign=True)} [{low}, {high}]"
 
 
 def main() -> None:
