@@ -98,7 +98,7 @@ def small(arguments: list[str]) -> list[str]:
     if arguments[0] == "train":
         stages = len(load_recipe(arguments[1]).training.stages) if "--help" not in arguments else 0
         settings = [f"training.stages.{stage}.epochs=1" for stage in range(stages)]
-    elif arguments[0] in ("enhance", "evaluate"):
+    elif arguments[0] in ("enhance", "evaluate", "separate"):
         settings = ["inference.iterations=2"]
     else:
         settings = []
