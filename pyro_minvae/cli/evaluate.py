@@ -174,7 +174,7 @@ def _finish(report: Any, rows: list[Any], model: str, settings: dict[str, Any], 
     from pyro_minvae.evaluation.report import command_line, write_json
 
     # A log has no width of its own, and a table folded at 80 columns is hard to read.
-    Console(width=None if sys.stdout.isatty() else 140).print(report.table(rows, model=model))
+    Console(width=None if sys.stdout.isatty() else 180).print(report.table(rows, model=model))
     for line in report.failures(rows):
         warn(f"no score for {line}")
     if out:

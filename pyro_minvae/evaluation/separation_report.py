@@ -104,7 +104,8 @@ def _decibels(value: float | None) -> str:
 
 def assignment(rows: Sequence[Row]) -> str:
     """Who chose which estimate is whose, in a sentence."""
-    free = sum(not all(row.fixed) for row in rows if row.fixed)
+    # A single one without lips is told apart by the others' lips.
+    free = sum(sum(not fixed for fixed in row.fixed) > 1 for row in rows)
     if not free:
         return "Every estimate is scored as the speaker that it was asked for."
     return (

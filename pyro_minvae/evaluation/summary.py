@@ -77,10 +77,14 @@ def bootstrap(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) 
 
 def cell(pairs: Sequence[tuple[float, float]]) -> Cell:
     """The summary of a metric from its (input, output) values, one pair for each mixture."""
-    values = np.array(pairs, np.float64).reshape(-1, 2)
-    values = values[np.isfinite(values).all(axis=1)]
+    every = np.array(pairs, np.float64).reshape(-1, 2)
+    values = every[np.isfinite(every).all(axis=1)]
     if len(values) == 0:
-        return Cell(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+        # One side may have none at all, as SAR where nothing was added to the speakers: the other stands alone.
+        sides = [
+            float(side[np.isfinite(side)].mean()) if np.isfinite(side).any() else math.nan for side in every.T
+        ]
+        return Cell(*sides, math.nan, math.nan, math.nan, 0)
     gains = values[:, 1] - values[:, 0]
     before, after = values.mean(0)
     return Cell(float(before), float(after), float(gains.mean()), *bootstrap(gains), len(values))
