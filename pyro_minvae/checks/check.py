@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_minvae.checks.compare import Comparison, Estimate, equal, estimate, within_error
 from pyro_minvae.checks.draws import Draws, closed, draws_for
 from pyro_minvae.checks.gradients import GradientFigures, check_gradients
+from pyro_minvae.checks.hearing import hears_mixtures, in_a_mixture
 from pyro_minvae.checks.importance import check_order, importance_bounds
 from pyro_minvae.checks.subject import Frames, Subject, toy
 from pyro_minvae.checks.terms import (
@@ -59,11 +60,14 @@ class Report(NamedTuple):
 def check(subject: Subject, frames: Frames, *, draws: int = 1000, seed: int = 0) -> Report:
     """Compare every term, bound and gradient of a system on some frames, and of a toy of its kinds.
 
+    A guide that learns from mixed speech hears the frames mixed (derivations, eq. 7.9).
+
     Args:
         draws: of the Monte-Carlo column.
         seed: of all draws, and of the toy's parameters and frames.
     """
     count = len(frames.power)
+    subject = in_a_mixture(subject, frames, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         shared = draws_for(subject, frames, SHARED, seed)
@@ -177,6 +181,8 @@ def notes_on(subject: Subject, frames: Frames, draws: Draws) -> list[str]:
         )
     if subject.model.likelihood.weighted:
         notes.append("log p(s|z) of Pyro's column is log p(s|z,w) + log p(w) - log q(w), the same at every w")
+    if hears_mixtures(subject):
+        notes.append("the guide hears each frame mixed with another, as in training: a bound whatever it hears")
     if subject.model.coupled:
         notes.append("frames are coupled: they are one event, and IWAE bounds are of the whole sequence")
     return notes

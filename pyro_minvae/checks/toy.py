@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_minvae.checks.compare import QUADRATURE, Comparison, equal, estimate, not_above, within_error
 from pyro_minvae.checks.draws import draws_for
 from pyro_minvae.checks.grid import Exact
+from pyro_minvae.checks.hearing import in_a_mixture
 from pyro_minvae.checks.importance import importance_bounds
 from pyro_minvae.checks.integrals import Integrals, integrals
 from pyro_minvae.checks.posterior import ExactGuide
@@ -43,6 +44,7 @@ class ToyFigures(NamedTuple):
 def check_toy(subject: Subject, seed: int) -> tuple[ToyFigures, list[Comparison]]:
     """Everything that quadrature can say of a toy model (derivations, eq. 10.3, 10.5, 10.10)."""
     frames = synthetic(subject, COUPLED_FRAMES if subject.model.coupled else FRAMES, seed)
+    subject = in_a_mixture(subject, frames, seed)
     draws = draws_for(subject, frames, 32, seed)
     weight = responsibility(subject, frames, draws)
     weight = None if weight is None else at_valid(weight, frames.visual)
