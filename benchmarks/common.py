@@ -21,7 +21,7 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.manifest import Item, read_manifest
-from pyro_minvae.evaluation.mixing import White, babble, recordings
+from pyro_minvae.evaluation.mixing import Noise, White, babble, recordings
 from pyro_minvae.evaluation.noisy_set import make_noisy_set, select
 from pyro_minvae.evaluation.summary import bootstrap, summarise
 from pyro_minvae.separator import Separator
@@ -67,18 +67,20 @@ def add_mixture_options(parser: argparse.ArgumentParser, *, clips: int) -> None:
     parser.add_argument("data", type=Path, nargs="?", help="folder of corpora; default: PYRO_MINVAE_DATA")
     parser.add_argument("--noisy-set", type=Path, help="the mixtures of `pyro-minvae mix` in place of DATA's")
     parser.add_argument("--clips", type=int, default=clips, help=f"validation clips, default {clips}")
-    parser.add_argument("--snr", type=float, action="append", help="dB, repeatable; default: -5")
+    parser.add_argument("--snr", type=float, action="append", help="dB, repeatable")
     parser.add_argument("--seed", type=int, default=0)
 
 
-def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What was typed, with the folder of corpora from the environment where it was not."""
+def parsed(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, snrs_db: Sequence[float] = (-5.0,)
+) -> argparse.Namespace:
+    """What was typed; where it was not, the folder of corpora from the environment and these SNRs (dB)."""
     options = parser.parse_args(arguments)
     named = os.environ.get("PYRO_MINVAE_DATA")
     options.data = options.data or (Path(named) if named else None)
     if options.data is None and options.noisy_set is None:
         parser.error("expected DATA, PYRO_MINVAE_DATA or --noisy-set")
-    options.snr = options.snr or [-5.0]
+    options.snr = options.snr or list(snrs_db)
     return options
 
 
@@ -96,13 +98,17 @@ def mixtures(options: argparse.Namespace) -> Iterator[list[Item]]:
 
 def noisy_set(data: Path, folder: Path, *, clips: int, snrs_db: list[float], seed: int) -> list[Item]:
     """The mixtures of `clips` validation clips of `data` with every noise at every SNR (dB), written below `folder`."""
-    noises = [
+    speech = select(open_corpus(data / "grid"), source=data / "grid", split="val", limit=clips)
+    return make_noisy_set(speech, noises_of(data), snrs_db=snrs_db, out=folder, seed=seed)
+
+
+def noises_of(data: Path) -> list[Noise]:
+    """Babble, the recordings of `NOISES` and white noise."""
+    return [
         babble(data / "librispeech" / "val"),
         *(noise for name in NOISES for noise in recordings(data / "noise" / f"{name}.flac")),
         White(),
     ]
-    speech = select(open_corpus(data / "grid"), source=data / "grid", split="val", limit=clips)
-    return make_noisy_set(speech, noises, snrs_db=snrs_db, out=folder, seed=seed)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
