@@ -49,8 +49,6 @@ def test_lips_tell_a_voice_from_itself(scene: Scene) -> None:
     # Far below what is measured on a whole set: one pair, one seed, few iterations.
     assert min(scene.gains(result.speakers)) > 2
     assert max(scene.gains(result.speakers[::-1])) < 0
-    swapped = separator(scene.mixture, RATE, scene.videos[::-1], background=False)
-    np.testing.assert_array_equal(swapped.speakers[::-1], result.speakers)
     np.testing.assert_allclose(sum(result.speakers) + result.background, scene.mixture, rtol=0, atol=1e-12)
 
 
@@ -66,9 +64,11 @@ def test_one_speaker_is_enhancement(scene: Scene) -> None:
 @pytest.mark.real_data
 def test_two_faces_in_one_video(scene: Scene, run_cli: Callable[..., Any], tmp_path: Path) -> None:
     pictures = zip(*([picture for _, picture in read_frames(video)] for video in scene.videos), strict=True)
+    # Lossless: at the rate of the other codecs here hardly a lip moves.
     both = write_video(
         tmp_path / "both.mkv",
         [np.hstack(pair) for pair in pictures],
+        codec="ffv1",
         sound=scene.mixture[None],
         sound_codec="flac",
     )
@@ -99,5 +99,5 @@ def test_two_faces_in_one_video(scene: Scene, run_cli: Callable[..., Any], tmp_p
         np.testing.assert_allclose(sum(parts.values()), scene.mixture, rtol=0, atol=2**-14)
         gains.append(scene.gains([parts["left"], parts["right"]]))
     assert np.min(gains) > 1.5
-    # The crops of a face differ by what another coding of the picture leaves of it.
+    # The crops differ by where the face was found in a picture of another size.
     assert np.abs(np.subtract(*gains)).max() < 1.5
