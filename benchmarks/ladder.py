@@ -49,7 +49,7 @@ from pyro_minvae.evaluation.metrics import score
 from pyro_minvae.evaluation.summary import bootstrap
 from pyro_minvae.features.stft import analyse, frame_count, synthesise
 from pyro_minvae.features.stft import power as power_of
-from pyro_minvae.inference.mcem import marginal_statistics, mean_field_statistics
+from pyro_minvae.inference.maximise import marginal_statistics, mean_field_statistics
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.media.audio import mono, read_audio, resample
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain

@@ -22,6 +22,9 @@ from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.models.speech import Conditioned
 
+# Whole numbers as wide as floating-point ones, by bytes.
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Chains:
     """Chains that are decided upon together: those of one voice, or of several with their z_j side by side.
@@ -79,9 +82,8 @@ class Chains:
             # A move is several proposals, and a frame's sigma may depend on neighbours that moved later.
             parts = self._parts(self.state.position)
             return [voice.speech.variance(z) for voice, z in zip(self.voices, parts, strict=True)]
-        accepted = info.accepted[..., None]
         return [
-            torch.where(accepted, last.detach(), raw) for last, raw in zip(self._last, self._raw, strict=True)
+            chosen(info.accepted, last.detach(), raw) for last, raw in zip(self._last, self._raw, strict=True)
         ]
 
     def _parts(self, z: Tensor) -> Sequence[Tensor]:
@@ -117,6 +119,20 @@ def move(
     for voice, places, variances in zip(voices, draws, kept, strict=True):
         voice.keep(places, variances)
     return torch.stack(accepted).mean(0)
+
+
+def chosen(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """`new` [R, ..., N, F] in the accepted frames [R, ..., N], `old` elsewhere, bit by bit.
+
+    On a processor `torch.where` takes twice as long as these three passes over the bits, which it does vectorise.
+    """
+    if new.device.type != "cpu" or new.shape != old.shape:
+        return torch.where(accepted[..., None], new, old)
+    kind = BITS[new.element_size()]
+    mask = accepted[..., None].to(kind).neg_()  # all bits, or none
+    bits = new.view(kind) & mask
+    bits |= old.view(kind) & ~mask
+    return bits.view(new.dtype)
 
 
 def _side_by_side(parts: Sequence[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ plots and tests consume its states.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,12 +24,18 @@ from pyro_minvae.inference.kernels.langevin import UnadjustedLangevin
 from pyro_minvae.inference.kernels.laplace import Laplace
 from pyro_minvae.inference.kernels.mala import Mala
 from pyro_minvae.inference.kernels.metropolis import Metropolis
+from pyro_minvae.inference.maximise import (
+    harmonic_mean,
+    maximise_marginal,
+    maximise_mean_field,
+    tail_ratio,
+)
 from pyro_minvae.inference.targets import joint_target, mean_field_target
 from pyro_minvae.inference.voice import Voice
-from pyro_minvae.inference.wiener import second_moment
-from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, mean_field_gain
+from pyro_minvae.inference.wiener import mean_of, second_moment
+from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source, log_likelihood
-from pyro_minvae.models.noise import Nmf, Statistics
+from pyro_minvae.models.noise import Nmf
 
 # Samplers by the name in `Inference.kernel`.
 STEPPING: dict[str, Callable[..., Kernel]] = {
@@ -99,6 +106,7 @@ def mcem(
     config: Inference,
     generator: Randomness,
     valid: Tensor | None = None,
+    objective: bool = True,
 ) -> Iterator[EMState]:
     """Monte-Carlo EM on the mixture's `power` [..., N, F]; `noise` is fitted in place.
 
@@ -106,7 +114,8 @@ def mcem(
     q(s) q(z) q(alpha) (Sadeghi & Alameda-Pineda 2021, sec. IV). The M-step updates W, H and, if `config.gain`, g.
 
     Several recordings are a batch [B, N, F], padded to the longest one; `valid` [B, N] are the frames that exist
-    (None: all). With `Streams` as the generator each gets what it would get alone.
+    (None: all). With `Streams` as the generator each gets what it would get alone. Without `objective` it is not
+    computed, and NaN: nothing in the loop depends on it.
 
     Raises:
         ValueError: if `config.keep` exceeds `config.steps`, there is no source, the sources' latent vectors differ in
@@ -121,29 +130,9 @@ def mcem(
         raise ValueError(f"expected latent vectors of one length, got lengths {lengths}")
     if valid is not None and any(source.model.coupled for source in sources):
         raise ValueError("expected independent frames in a padded batch, got a model that couples them")
-    engine = _Engine(sources, noise, power, config, generator, valid)
+    engine = _Engine(sources, noise, power, config, generator, valid, objective)
     for iteration in range(1, config.iterations + 1):
         yield engine.iterate(iteration)
-
-
-def marginal_statistics(variances: Tensor, power: Tensor) -> Statistics:
-    """The M-step's P = mean_r |x|^2 V^-2 and Q = mean_r V^-1 for V = sum_j variances_j [J, D, ..., N, F] + noise.
-
-    (derivations, eq. 6.18)
-    """
-    speech = variances.sum(0)
-
-    def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
-        inverse = (speech + noise).reciprocal()
-        return power * (inverse**2).mean(0), inverse.mean(0)
-
-    return statistics
-
-
-def mean_field_statistics(expected: Tensor) -> Statistics:
-    """P and Q of NMF on the expected noise power E|b|^2 [..., N, F] (derivations, eq. 6.30)."""
-
-    return lambda noise: _inverses(noise, expected)
 
 
 class _Engine:
@@ -157,10 +146,12 @@ class _Engine:
         config: Inference,
         generator: Randomness,
         valid: Tensor | None,
+        objective: bool = True,
     ) -> None:
         self.noise, self.power, self.config, self.generator = noise, power, config, generator
-        self.padded = valid is not None
-        self.valid = torch.ones_like(power[..., 0]) if valid is None else valid.to(power)  # [..., N]
+        self.objective = objective
+        self.padding = None if valid is None else valid.to(power)  # [..., N]
+        self.valid = torch.ones_like(power[..., 0]) if self.padding is None else self.padding
         self.mean_field = is_mean_field(config, sources)
         self.voices = [Voice(source, config.chains, power) for source in sources]
         # The sources that are decided upon together; in the mean field each is by itself (derivations, sec. 7).
@@ -174,11 +165,13 @@ class _Engine:
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
         self._gather()
+        self.responsibility = self._responsibilities()
 
     def _gather(self) -> None:
         """What the M-step sees of the chains: variances [J, D, ..., N, F] without gain, and responsibilities."""
-        self.kept = torch.stack([voice.kept for voice in self.voices])
-        self.responsibility = [voice.responsibility(mean_field=self.mean_field) for voice in self.voices]
+        self.kept = _stacked([voice.kept for voice in self.voices])
+        if self.mean_field:
+            self.harmonic = harmonic_mean(self.kept)
 
     def iterate(self, iteration: int) -> EMState:
         """One E-step and one M-step."""
@@ -191,43 +184,48 @@ class _Engine:
             coupled=not self.mean_field,
         )
         self._gather()
+        self.responsibility = self._responsibilities()
         self._maximise()
         variances = self.gain[:, None, ..., None] * self.kept
-        noise = self.noise.variance()
-        likelihood = log_likelihood(self.power, variances.sum(0) + noise).mean(0) * self.valid
-        objective = likelihood.sum() + self._log_priors()
         weights = [w for w in self.responsibility if w is not None]
         return EMState(
             iteration,
-            torch.stack([voice.draws for voice in self.voices]),
+            _stacked([voice.draws for voice in self.voices]),
             variances,
-            noise,
-            self.gain.clone(),
-            float(objective),
+            self.noise.variance(),
+            self.gain,
+            self._objective(variances) if self.objective else math.nan,
             float((accepted * self.valid).sum() / self.valid.sum()),
             torch.stack(weights) if len(weights) == len(self.voices) else None,
         )
 
-    def _log_priors(self) -> Tensor:
-        """log p of what the M-step fits: noise, gains and, where EM steps find their modes, weights."""
-        frames = self.gain_prior.log_prob(self.gain).sum(0)
+    def _objective(self, variances: Tensor) -> float:
+        """See `EMState`: the likelihood, and log p of what the M-step fits, noise, gains and modes of weights."""
+        total = variances.sum(0) if len(variances) > 1 else variances[0]
+        frames = mean_of(log_likelihood(self.power, total + self.noise.variance()))
+        frames = frames + self.gain_prior.log_prob(self.gain).sum(0)
         if not self.mean_field:
             frames = frames + sum(voice.log_tails() for voice in self.voices)
-        return self.noise.log_prior().sum() + (frames * self.valid).sum()
+        return float(self.noise.log_prior().sum() + (frames * self.valid).sum())
+
+    def _responsibilities(self) -> list[Tensor | None]:
+        return [voice.responsibility(mean_field=self.mean_field) for voice in self.voices]
 
     def _target(self, k: int) -> Target:
         """What the chains of group k sample in this E-step, given where the others are."""
-        group = self.groups[k]
+        group, noise = self.groups[k], self.noise.variance()
         scales = [self._scale(j) for j in range(len(self.voices))]
         if self.mean_field:
-            speech = self._posterior_variance()
-            expected = second_moment(speech[k], speech.sum(0) + self.noise.variance(), self.power)
-            weight = self.responsibility[k]
+            speech = (
+                self.gain[..., None] * self.harmonic
+            )  # gamma_j, the variance of q(s)'s prior factor (eq. 6.25)
+            total = speech.sum(0) + noise if len(speech) > 1 else speech[0] + noise
+            expected, weight = second_moment(speech[k], total, self.power), self.responsibility[k]
             return mean_field_target(group.speeches[0], scale=scales[k], expected=expected, weight=weight)
         own = [voice in group.voices for voice in self.voices]
         others = sum(
             (self.gain[i][..., None] * other.sigma for i, other in enumerate(self.voices) if not own[i]),
-            start=self.noise.variance(),
+            start=noise,
         )
         scales = [scale for scale, mine in zip(scales, own, strict=True) if mine]
         return joint_target(group.speeches, scales=scales, others=others, power=self.power)
@@ -237,70 +235,34 @@ class _Engine:
         gain, tails = self.gain[j][..., None], self.voices[j].tails
         return gain if tails is None else gain / tails
 
-    def _posterior_variance(self) -> Tensor:
-        """gamma_j = g / mean_r[1 / sigma]: the variance of q(s)'s prior factor [J, ..., N, F] (eq. 6.25)."""
-        return self.gain[..., None] / self.kept.reciprocal().mean(1)
-
     def _maximise(self) -> None:
         """M-step: the noise, the gains, then the weights; none lowers the objective for the kept draws."""
+        prior = self.gain_prior if self.config.gain else None
         if self.mean_field:
-            self._maximise_mean_field()
+            self.gain = maximise_mean_field(
+                self.noise, self.gain, self.harmonic, self.power, prior=prior, valid=self.padding
+            )
         else:
-            self._maximise_marginal()
+            self.gain = maximise_marginal(
+                self.noise, self.gain, self.kept, self.power, prior=prior, valid=self.padding
+            )
         for j, voice in enumerate(self.voices):
             if voice.tails is not None:
-                voice.reweight(self._tail_ratio(j, voice.tails), mode=not self.mean_field)
-                self.kept[j] = voice.kept
-
-    def _maximise_marginal(self) -> None:
-        self.noise.update(
-            self._within(marginal_statistics(self.gain[:, None, ..., None] * self.kept, self.power))
-        )
-        if self.config.gain:
-            for j in range(len(self.voices)):
-                variances = self.gain[:, None, ..., None] * self.kept
-                p, q = _inverses(variances.sum(0) + self.noise.variance(), self.power)
-                self.gain[j] = marginal_gain(
-                    self.gain[j], *gain_statistics(self.kept[j], p, q), prior=self.gain_prior
+                ratio = tail_ratio(
+                    self.voices,
+                    j,
+                    gain=self.gain,
+                    noise=self.noise.variance(),
+                    power=self.power,
+                    mean_field=self.mean_field,
                 )
-
-    def _maximise_mean_field(self) -> None:
-        inverse = self.kept.reciprocal().mean(1)
-        speech = self.gain[..., None] / inverse
-        noise = self.noise.variance()
-        total = speech.sum(0) + noise
-        self.noise.update(self._within(mean_field_statistics(second_moment(noise, total, self.power))))
-        if self.config.gain:
-            # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).
-            level = (second_moment(speech, total, self.power) * inverse).sum(-1)
-            self.gain = mean_field_gain(level, self.power.shape[-1], self.gain_prior)
-
-    def _within(self, statistics: Statistics) -> Statistics:
-        """The same statistics, zero in padded frames, so that these count for nothing in the noise's update."""
-        if not self.padded:
-            return statistics
-
-        def within(noise: Tensor) -> tuple[Tensor, Tensor]:
-            p, q = statistics(noise)
-            return p * self.valid[..., None], q * self.valid[..., None]
-
-        return within
-
-    def _tail_ratio(self, j: int, tails: Tensor) -> Tensor:
-        """mean_r E|sqrt(g) s|^2 / (g sigma(z)) [..., N, F], what the weights of heavy-tailed speech depend on."""
-        if self.mean_field:
-            speech = self._posterior_variance()
-            moment = second_moment(speech[j], speech.sum(0) + self.noise.variance(), self.power)
-        else:
-            variances = self.gain[:, None, ..., None] * self.kept
-            moment = second_moment(variances[j], variances.sum(0) + self.noise.variance(), self.power)
-        return (moment / (self.gain[j][..., None] * self.kept[j] * tails)).mean(0)
+                voice.reweight(ratio, mode=not self.mean_field)
+                self._gather()
 
 
-def _inverses(variance: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-    """|x|^2 V^-2 and V^-1."""
-    inverse = variance.reciprocal()
-    return power * inverse**2, inverse
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """In a new first dimension; a single one is not copied."""
+    return parts[0][None] if len(parts) == 1 else torch.stack(list(parts))
 
 
 def _joined(sources: Sequence[Source]) -> Source:

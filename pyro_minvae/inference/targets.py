@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import Target
@@ -29,11 +30,13 @@ def joint_target(
 
     def log_density(z: Tensor) -> Tensor:
         parts = [z] if len(speeches) == 1 else z.chunk(len(speeches), -1)
-        density, variance = power.new_zeros(()), others
+        variance = others
         for part, speech, scale in zip(parts, speeches, scales, strict=True):
+            variance = torch.addcmul(variance, scale, speech.variance(part))
+        density = log_likelihood(power, variance)
+        for part, speech in zip(parts, speeches, strict=True):
             density = density + speech.prior.log_prob(part)
-            variance = scale * speech.variance(part) + variance
-        return density + log_likelihood(power, variance)
+        return density
 
     # A decision by all speakers' factors has to wait for the widest of them.
     befores, afters = zip(*(speech.reach for speech in speeches), strict=True)
@@ -64,8 +67,13 @@ def mean_field_target(
         weight: q(alpha = 1) [..., N], None where there is no alpha.
     """
 
+    # v is not formed: log v = log scale + log sigma, and E / v = (E / scale) / sigma.
+    ratio = expected / scale
+    bins = 1 if scale.shape == expected.shape else expected.shape[-1]
+    constant = bins * scale.log().sum(-1)
+
     def log_density(z: Tensor) -> Tensor:
-        likelihood = log_likelihood(expected, scale * speech.variance(z))
+        likelihood = log_likelihood(ratio, speech.variance(z)) - constant
         return speech.prior.expected_log_prob(z, weight) + likelihood
 
     return Target(log_density, speech.reach)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.models.distributions import factors
 from pyro_minvae.models.mixture import Source
 
 
@@ -33,7 +32,7 @@ class Voice:
 
     def keep(self, draws: list[Tensor], variances: list[Tensor]) -> None:
         """The kept draws [R, ..., N, L] of an E-step and their sigma(z) [R, ..., N, F], moves in order."""
-        self.draws, self.kept = torch.cat(draws), torch.cat(variances)
+        self.draws, self.kept = joined(draws), joined(variances)
         if self.tails is not None:
             self.kept = self.kept / self.tails
 
@@ -61,9 +60,14 @@ class Voice:
         prior = self.speech.prior
         if prior.weight is None:
             return None
-        lips, audio = prior.conditionals
-        ratio = factors(audio, self.draws) - factors(lips, self.draws)
+        lips, audio = prior.densities
+        ratio = audio(self.draws) - lips(self.draws)
         logit = torch.logit(prior.weight)
         if mean_field:
             return (logit + ratio.mean(0)).sigmoid()
         return (logit + ratio).sigmoid().mean(0)
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Side by side along the first dimension; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -12,8 +13,11 @@ def masks(variances: Tensor, noise: Tensor) -> Tensor:
 
     Each lies in [0, 1] and they sum to less than 1; the rest is the noise's.
     """
-    total = variances.sum(0) + noise
-    return (variances / total).mean(1)
+    if len(variances) == 1:
+        # Reductions over a dimension of one are slow.
+        variances = variances[0]
+        return mean_of(variances / (variances + noise))[None]
+    return mean_of((variances / (variances.sum(0) + noise)).movedim(1, 0))
 
 
 def second_moment(component: Tensor, total: Tensor, power: Tensor) -> Tensor:
@@ -22,4 +26,9 @@ def second_moment(component: Tensor, total: Tensor, power: Tensor) -> Tensor:
     (derivations, eq. 6.5)
     """
     share = component / total
-    return share**2 * power + component * (1 - share)
+    return torch.addcmul(total, share, power).sub_(component).mul_(share)
+
+
+def mean_of(values: Tensor) -> Tensor:
+    """The mean over the first dimension, R draws."""
+    return values[0] if len(values) == 1 else values.sum(0).div_(len(values))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyro_minvae.models.folded import LARGEST, folded
 from pyro_minvae.models.networks import layers
 from pyro_minvae.types import Visual
 
@@ -50,14 +51,22 @@ class SpectralDecoder(nn.Module):
 
     def given(self, visual: Visual | None) -> Callable[[Tensor], Tensor]:
         """sigma(., v) at given lips, a function of z alone: what depends on the lips only is computed once."""
-        return lambda z: self.variance(z, visual)
+        if type(self).variance is not SpectralDecoder.variance:
+            return lambda z: self.variance(z, visual)
+        of_inputs = self._fixed()
+        return lambda z: of_inputs(self.inputs(z, visual))
 
     def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
         """sigma_f(z): [..., N, L] to [..., N, F]."""
         return self._variance_of(self.inputs(z, visual))
 
     def _variance_of(self, inputs: Tensor) -> Tensor:
-        return self.output(self.trunk(inputs)).clamp(max=80.0).exp() + self.floor
+        return self.output(self.trunk(inputs)).clamp(max=LARGEST).exp() + self.floor
+
+    def _fixed(self) -> Callable[[Tensor], Tensor]:
+        """`_variance_of` for weights that stay as they are, as quick as can be."""
+        fast = None if torch.is_grad_enabled() else folded(self.trunk, self.output, self.floor)
+        return self._variance_of if fast is None else fast
 
 
 class LipDecoder(SpectralDecoder):
@@ -90,8 +99,8 @@ class LipDecoder(SpectralDecoder):
         return self._beside(z, self._embedded(visual))
 
     def given(self, visual: Visual | None) -> Callable[[Tensor], Tensor]:
-        embedded = self._embedded(visual)
-        return lambda z: self._variance_of(self._beside(z, embedded))
+        embedded, of_inputs = self._embedded(visual), self._fixed()
+        return lambda z: of_inputs(self._beside(z, embedded))
 
     def _embedded(self, visual: Visual | None) -> Tensor | None:
         if visual is None:

@@ -7,7 +7,7 @@ all frames z_1..z_N of a sequence has event_dim 2 and lists its chain-rule facto
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyro.distributions as dist
 import torch
@@ -52,6 +52,17 @@ def factors(distribution: TorchDistribution, z: Tensor) -> Tensor:
     if distribution.event_dim == 1:
         return distribution.log_prob(z)
     return distribution.factors(z)
+
+
+def density(distribution: TorchDistribution) -> Callable[[Tensor], Tensor]:
+    """`factors` of z alone: what does not depend on z is computed once."""
+    parameters = gaussian_parameters(distribution)
+    if parameters is None:
+        return lambda z: factors(distribution, z)
+    mean, scale = parameters
+    precision = scale.reciprocal()
+    constant = -(scale.log().sum(-1) + 0.5 * scale.shape[-1] * math.log(2 * math.pi))
+    return lambda z: constant - 0.5 * ((z - mean) * precision).square().sum(-1)
 
 
 def as_event(distribution: TorchDistribution, shape: Sequence[int]) -> TorchDistribution:

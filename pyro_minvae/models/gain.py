@@ -61,4 +61,4 @@ def mean_field_gain(level: Tensor, bins: int, prior: GainPrior) -> Tensor:
 
 def gain_statistics(sigma: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     """`up` and `down` [..., N] of `marginal_gain` from sigma, |x|^2 V^-2 and V^-1, each [R, ..., N, F]."""
-    return torch.mean(sigma * p, 0).sum(-1), torch.mean(sigma * q, 0).sum(-1)
+    return (sigma * p).sum(-1).mean(0), (sigma * q).sum(-1).mean(0)

@@ -64,6 +64,8 @@ class Nmf:
     per_recording: tuple[str, ...] = ()
     # Which columns of A are the recording's own, [..., M]; None: all. The others pad a batch (see `stack`).
     live: Tensor | None = None
+    # W, A and the variance that belongs to them.
+    _known: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -107,7 +109,10 @@ class Nmf:
 
     def variance(self) -> Tensor:
         """(W H)' [..., N, F]."""
-        return (self.W @ self.H).mT.clamp_min(TINY)
+        # Asked for more often than W and A change.
+        if self._known is None or self._known[0] is not self.W or self._known[1] is not self.A:
+            self._known = self.W, self.A, (self.H.mT @ self.W.mT).clamp_min_(TINY)
+        return self._known[2]
 
     def update(self, statistics: Statistics) -> None:
         """One step of W, then one of A; neither lowers -mean_r sum [log V + |x|^2 / V] + log p(W, A).
@@ -119,9 +124,9 @@ class Nmf:
         """
         p, q = statistics(self.variance())
         H = self.H
-        self._move_spectra(p.mT @ H.mT, q.mT @ H.mT)
+        self._move_spectra((H @ p).mT, (H @ q).mT)
         p, q = statistics(self.variance())
-        up, down = self.W.mT @ p.mT, self.W.mT @ q.mT  # [..., K, N]
+        up, down = (p @ self.W).mT, (q @ self.W).mT  # [..., K, N]
         if self.bumps is not None:
             up, down = up @ self.bumps.mT, down @ self.bumps.mT
         self._move_activations(up, down)

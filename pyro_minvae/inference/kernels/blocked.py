@@ -188,6 +188,12 @@ def _log_ratio(proposal: Proposal, current: Tensor, reach: Reach) -> Tensor:
     """
     before, after = reach
     proposed = proposal.log_density
+    if reach == (0, 0):
+        least = torch.finfo(proposed.dtype).min
+        change = proposed.nan_to_num(-torch.inf, -torch.inf, -torch.inf) - current.nan_to_num(
+            least, least, least
+        )
+        return (change + proposal.correction).nan_to_num(-torch.inf, torch.inf, -torch.inf)
     possible, was_possible = proposed.isfinite(), current.isfinite()
     repaired = torch.where(was_possible, proposed - current, torch.inf)
     change = torch.where(possible, repaired, torch.where(was_possible, -torch.inf, 0.0))

@@ -6,13 +6,13 @@ else, the Pyro sites included, follows from these.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_minvae.models.distributions import factors, normal, pick
+from pyro_minvae.models.distributions import density, normal, pick
 from pyro_minvae.models.networks import GaussianNetwork
 from pyro_minvae.types import Visual
 
@@ -20,14 +20,17 @@ from pyro_minvae.types import Visual
 CERTAIN = 1e-6
 
 
-class Components(NamedTuple):
+class Components:
     """p(alpha) p(z | alpha, v) at given lips, for samplers: the networks have run, only z is open.
 
-    `conditionals` are p(z | alpha, v) at index alpha (a single one where there is no alpha), `weight` is p(alpha = 1).
+    `conditionals` are p(z | alpha, v) at index alpha (a single one where there is no alpha), `densities` their log
+    densities as functions of z, `weight` is p(alpha = 1) (None where there is no alpha).
     """
 
-    conditionals: tuple[TorchDistribution, ...]
-    weight: Tensor | None
+    def __init__(self, conditionals: Sequence[TorchDistribution], weight: Tensor | None) -> None:
+        self.conditionals, self.weight = tuple(conditionals), weight
+        self.densities = [density(conditional) for conditional in conditionals]
+        self._log_weights = None if weight is None else (torch.log1p(-weight), weight.log())
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log sum_alpha p(alpha) p(z | alpha, v), exactly: [..., N, L] to [..., N].
@@ -35,20 +38,20 @@ class Components(NamedTuple):
         Where frames are coupled these are the factors log p(z_n | z_(n-1)), which sum to the joint log density.
         (derivations, eqs. 2.2 and 3.12)
         """
-        parts = [factors(conditional, z) for conditional in self.conditionals]
-        if self.weight is None:
+        parts = [of_z(z) for of_z in self.densities]
+        if self._log_weights is None:
             return parts[0]
-        return torch.logaddexp(parts[0] + torch.log1p(-self.weight), parts[1] + self.weight.log())
+        return torch.logaddexp(*(part + log for part, log in zip(parts, self._log_weights, strict=True)))
 
     def expected_log_prob(self, z: Tensor, weight: Tensor | None) -> Tensor:
         """E_q(alpha)[log p(z | alpha, v)] for q(alpha = 1) = `weight` [..., N]: [..., N, L] to [..., N].
 
         (derivations, eq. 6.28)
         """
-        parts = [factors(conditional, z) for conditional in self.conditionals]
+        parts = [of_z(z) for of_z in self.densities]
         if weight is None:
             return parts[0]
-        return weight * parts[1] + (1 - weight) * parts[0]
+        return torch.lerp(*parts, weight)
 
 
 class Prior(nn.Module):

@@ -1,0 +1,129 @@
+"""The M-step: noise, gains and the weights of heavy tails, fitted to the kept draws of all sources.
+
+Arrays of [D, ..., N, F] are what this costs, so that each is gone over as few times as can be, mostly in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.inference.voice import Voice
+from pyro_minvae.inference.wiener import mean_of, second_moment
+from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, mean_field_gain
+from pyro_minvae.models.noise import Nmf, Statistics
+
+
+def total_variance(gain: Tensor, kept: Tensor) -> Tensor:
+    """sum_j g_j sigma_j of gains [J, ..., N] and draws [J, D, ..., N, F]: [D, ..., N, F]."""
+    total = gain[0][..., None] * kept[0]
+    for own, sigma in zip(gain[1:], kept[1:], strict=True):
+        total.addcmul_(own[..., None], sigma)
+    return total
+
+
+def harmonic_mean(kept: Tensor) -> Tensor:
+    """1 / mean_r[1 / sigma] of draws [J, D, ..., N, F]: [J, ..., N, F]."""
+    if kept.shape[1] == 1:
+        return kept[:, 0]
+    return kept.reciprocal().mean(1).reciprocal_()
+
+
+def marginal_statistics(variances: Tensor, power: Tensor) -> Statistics:
+    """The M-step's P = mean_r |x|^2 V^-2 and Q = mean_r V^-1 for V = sum_j variances_j [J, D, ..., N, F] + noise.
+
+    (derivations, eq. 6.18)
+    """
+    speech = variances[0] if len(variances) == 1 else variances.sum(0)
+
+    def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
+        first, *others = speech
+        q = (first + noise).reciprocal_()
+        p = q.square()
+        for one in others:  # draw by draw, which stays in the processor's cache
+            inverse = (one + noise).reciprocal_()
+            q += inverse
+            p.addcmul_(inverse, inverse)
+        if others:
+            q /= len(speech)
+            p /= len(speech)
+        return p.mul_(power), q
+
+    return statistics
+
+
+def mean_field_statistics(expected: Tensor) -> Statistics:
+    """P and Q of NMF on the expected noise power E|b|^2 [..., N, F] (derivations, eq. 6.30)."""
+
+    def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
+        inverse = noise.reciprocal()
+        return (expected * inverse).mul_(inverse), inverse
+
+    return statistics
+
+
+def within(statistics: Statistics, valid: Tensor | None) -> Statistics:
+    """The same statistics, zero in padded frames, so that these count for nothing in the noise's update.
+
+    `valid` [..., N] is 1 in the frames that exist and 0 in the others, None where all do.
+    """
+    if valid is None:
+        return statistics
+    exists = valid[..., None]
+
+    def masked(noise: Tensor) -> tuple[Tensor, Tensor]:
+        p, q = statistics(noise)
+        return p.mul_(exists), q.mul_(exists)
+
+    return masked
+
+
+def maximise_marginal(
+    noise: Nmf, gain: Tensor, kept: Tensor, power: Tensor, *, prior: GainPrior | None, valid: Tensor | None
+) -> Tensor:
+    """Update the noise, then the gains [J, ..., N] one source after another (as they are without a prior)."""
+    speech = total_variance(gain, kept)
+    noise.update(within(marginal_statistics(speech[None], power), valid))
+    if prior is None:
+        return gain
+    gain = gain.clone()
+    for j, sigma in enumerate(kept):
+        if j > 0:
+            speech = total_variance(gain, kept)
+        q = (speech + noise.variance()).reciprocal_()
+        p = q.square().mul_(power)
+        gain[j] = marginal_gain(gain[j], *gain_statistics(sigma, p, q), prior=prior)
+    return gain
+
+
+def maximise_mean_field(
+    noise: Nmf,
+    gain: Tensor,
+    harmonic: Tensor,
+    power: Tensor,
+    *,
+    prior: GainPrior | None,
+    valid: Tensor | None,
+) -> Tensor:
+    """Update the noise and the gains [J, ..., N] at q(s); `harmonic` [J, ..., N, F] is `harmonic_mean` of the draws."""
+    speech, before = gain[..., None] * harmonic, noise.variance()
+    total = speech.sum(0) + before if len(speech) > 1 else speech[0] + before
+    noise.update(within(mean_field_statistics(second_moment(before, total, power)), valid))
+    if prior is None:
+        return gain
+    # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).
+    level = second_moment(speech, total, power).div_(harmonic).sum(-1)
+    return mean_field_gain(level, power.shape[-1], prior)
+
+
+def tail_ratio(
+    voices: Sequence[Voice], j: int, *, gain: Tensor, noise: Tensor, power: Tensor, mean_field: bool
+) -> Tensor:
+    """mean_r E|sqrt(g) s|^2 / (g sigma(z)) [..., N, F] of source j, what its weights of heavy tails depend on."""
+    kept, tails = torch.stack([voice.kept for voice in voices]), voices[j].tails
+    assert tails is not None
+    variances = gain[..., None] * harmonic_mean(kept) if mean_field else gain[:, None, ..., None] * kept
+    moment = second_moment(variances[j], variances.sum(0) + noise, power)
+    return mean_of(moment / (gain[j][..., None] * kept[j] * tails))
