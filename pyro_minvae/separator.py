@@ -154,7 +154,10 @@ class Separator:
                 [[guidance[n][j] for j in orders[n]] for n in some],
                 watch,
             )
-            found |= {n: _separated(*result, orders[n]) for n, result in zip(some, results, strict=True)}
+            for n, result in zip(some, results, strict=True):
+                found[n] = _separated(
+                    *result, orders[n], [self._systems([j])[0] for j in range(len(orders[n]))]
+                )
         return [found[n] for n in range(len(mixtures))]
 
     def faces(self, video: str | Path, faces: Faces = "all") -> list[Lips]:
@@ -206,21 +209,23 @@ def _together(first: Recipe, other: Recipe) -> None:
 
 def _order(lips: Sequence[Lips | None]) -> list[int]:
     """Speakers by the content of their lips, those without at the end in the order that they came in."""
-
-    def key(j: int) -> tuple[bool, str]:
-        one = lips[j]
-        if one is None:
-            return True, ""
-        digest = hashlib.sha256()
-        for array in one:
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return False, digest.hexdigest()
-
-    return sorted(range(len(lips)), key=key)
+    return sorted(range(len(lips)), key=lambda j: (lips[j] is None, _digest(lips[j])))
 
 
-def _separated(found: Finished, guided: Sequence[Guided], order: Sequence[int]) -> Separated:
-    """The result with the speakers in the order that they were given in."""
+def _digest(lips: Lips | None) -> str:
+    """What stands for the content of lips; nothing for none."""
+    if lips is None:
+        return ""
+    digest = hashlib.sha256()
+    for array in lips:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _separated(
+    found: Finished, guided: Sequence[Guided], order: Sequence[int], systems: Sequence[int]
+) -> Separated:
+    """The result with the speakers in the order that they were given in, as `systems` are."""
     place = [list(order).index(j) for j in range(len(order))]
     speakers = [found.speakers[k] for k in place]
     guided = [guided[k] for k in place]
@@ -237,17 +242,18 @@ def _separated(found: Finished, guided: Sequence[Guided], order: Sequence[int]) 
         real_time_factor=found.real_time_factor,
         responsibilities=None if weights is None else weights[place],
         times=found.times,
-        warnings=tuple(_alike([one.lips for one in guided])),
+        warnings=tuple(_alike([one.lips for one in guided], systems)),
     )
 
 
-def _alike(lips: Sequence[Lips | None]) -> list[str]:
-    """A line for speakers whose lips are the same, if any."""
-    for j, one in enumerate(lips):
-        for i, other in enumerate(lips[:j]):
-            if one is not None and other is not None and all(map(np.array_equal, one, other)):
-                return [
-                    f"speakers {i + 1} and {j + 1} have the same lips: nothing tells their voices apart, and who says "
-                    "what is up to chance"
-                ]
-    return []
+def _alike(lips: Sequence[Lips | None], systems: Sequence[int]) -> list[str]:
+    """A line on speakers who have the same system and the same lips, or none."""
+    groups: dict[tuple[int, str], list[int]] = {}
+    for j, (system, one) in enumerate(zip(systems, lips, strict=True)):
+        groups.setdefault((system, _digest(one)), []).append(j + 1)
+    return [
+        f"speakers {' and '.join(map(str, members))} {'have the same lips' if digest else 'are only heard'}: "
+        "who of them says what is up to chance"
+        for (_, digest), members in groups.items()
+        if len(members) > 1
+    ]

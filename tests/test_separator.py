@@ -122,7 +122,9 @@ def test_a_long_recording_is_its_blocks_faded_together(model: Path) -> None:
     faces = [lips(3.0, 0), lips(1.0, 1)]
     whole, first = run(sound, RATE, faces), run(sound[:block], RATE, [lips(3.0, 0), faces[1]])
     for one, other in zip(whole.speakers, first.speakers, strict=True):
-        np.testing.assert_array_equal(one[: block - overlap], other[: block - overlap])
+        # Side by side with another block, so that rounding may differ.
+        until = block - overlap
+        np.testing.assert_allclose(one[:until], other[:until], rtol=0, atol=1e-4 * np.abs(other).max())
         # Every block has been filtered: nowhere is a speaker silence.
         assert np.abs(one).reshape(-1, 1000).max(1).min() > 0
     assert whole.used_video == [True, True]
@@ -160,7 +162,7 @@ def test_the_same_lips_twice_are_told_and_cost_no_more(model: Path, e_step: str)
     result = separator(model, f"inference.e_step={e_step}")(sound, RATE, [face, None, face._replace()])
     assert_sums(result, sound)
     (warning,) = result.warnings
-    assert warning.startswith("speakers 1 and 3 have the same lips")
+    assert warning == "speakers 1 and 3 have the same lips: who of them says what is up to chance"
     assert np.abs(result.speakers[0] - result.speakers[2]).max() > 1e-3 * np.abs(result.speakers[0]).max()
     assert separator(model)(sound, RATE, [face, lips(0.6, 1)]).warnings == ()
 
@@ -173,6 +175,9 @@ def test_speakers_without_lips_part(model: Path, kernel: str) -> None:
     assert_sums(result, sound)
     assert result.used_video == [False] * 3
     assert result.without_video == ["no video"] * 3
+    assert result.warnings == (
+        "speakers 1 and 2 and 3 are only heard: who of them says what is up to chance",
+    )
     for one, other in ((0, 1), (0, 2), (1, 2)):
         apart = np.abs(result.speakers[one] - result.speakers[other]).max()
         assert apart > 1e-2 * np.abs(result.speakers[one]).max()
@@ -247,6 +252,10 @@ def test_a_system_of_their_own_for_each_speaker(model: Path, tmp_path: Path) -> 
     assert one.used_video == [True, False]
     assert one.without_video == ["", "the model has no visual network"]
     assert_sums(one, sound)
+    # Another system may tell them apart.
+    assert (
+        Separator.from_pretrained([model, deaf], overrides=settings)(sound, RATE, [None] * 2).warnings == ()
+    )
     other = Separator.from_pretrained([deaf, model], overrides=settings)(sound, RATE, faces[::-1])
     for mine, yours in zip(one.speakers, other.speakers[::-1], strict=True):
         np.testing.assert_array_equal(mine, yours)
