@@ -34,6 +34,7 @@ STFT = Stft()
 FLOOR = 1e-6  # of the power at max|x| = 1, before the logarithm
 LEVELS_DB = (-5.0, 5.0)
 BATCH = 16
+LIPS = "min-vae-grid"  # whose principal components of the lips it sees
 
 
 class MaskNetwork(nn.Module):
@@ -146,31 +147,25 @@ def train(
     return network.eval()
 
 
-def trained(
-    data: Path, model: str, folder: Path, *, epochs: int, clips: int | None, tell: Callable[[str], None]
-) -> Path:
-    """The file of the network, trained unless it is there; `model` is whose lip components it uses."""
+def trained(data: Path, folder: Path, *, epochs: int, clips: int | None, tell: Callable[[str], None]) -> Path:
+    """The file of the network, trained unless it is there."""
     file = folder / f"mask-{epochs}-{clips or 'all'}.pt"
     if not file.is_file():
-        projection = load_model(model).lips
+        projection = load_model(LIPS).lips
         assert projection is not None
         network = train(*gather(data, projection, clips), epochs=epochs, seed=0, tell=tell)
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(file) as temporary:
-            torch.save(
-                {"network": network.state_dict(), "lips": projection.state_dict(), "model": model}, temporary
-            )
+            torch.save(network.state_dict(), temporary)
     return file
 
 
 def mask_system(file: Path) -> System:
     """The trained network as a system: a mask from each speaker's lips; one without lips gets what is left."""
-    stored = torch.load(file, weights_only=True)
-    projection = load_model(stored["model"]).lips
+    projection = load_model(LIPS).lips
     assert projection is not None
-    projection.load_state_dict(stored["lips"])
     network = MaskNetwork(STFT.bins, projection.lips.components)
-    network.load_state_dict(stored["network"])
+    network.load_state_dict(torch.load(file, weights_only=True))
 
     def separate(task: Task) -> Answer:
         lips = [

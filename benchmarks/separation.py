@@ -34,6 +34,7 @@ from common import (
 )
 from mask_network import mask_system, trained
 from separation_baselines import ideal_mask_system, learn_bases, nmf_system
+from separation_rungs import rungs
 
 from pyro_minvae.cli.console import progress, say
 from pyro_minvae.data.corpus import open_corpus
@@ -83,6 +84,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--development", action="store_true", help="the clips that choices are made on")
     parser.add_argument("--only-model", action="store_true", help="leave out what it is compared with")
+    parser.add_argument("--ladder", action="store_true", help="also give the model parts of the truth")
     parser.add_argument("--rank", type=int, default=32, help="bases of each speaker in supervised NMF")
     parser.add_argument("--epochs", type=int, default=15, help="of the mask network")
     parser.add_argument("--train-clips", type=int, help="of each corpus, for the mask network; default: all")
@@ -136,9 +138,7 @@ def systems_of(options: argparse.Namespace, *, noise: bool) -> dict[str, Callabl
     if options.only_model:
         return systems
     bases = learn_bases(options.data, options.runs / f"nmf-{options.rank}.pt", rank=options.rank)
-    mask = trained(
-        options.data, name, options.runs, epochs=options.epochs, clips=options.train_clips, tell=say
-    )
+    mask = trained(options.data, options.runs, epochs=options.epochs, clips=options.train_clips, tell=say)
     return systems | {
         f"{options.audio_model}, {ALONE}": partial(with_separator, blind, use_video=False, background=noise),
         NMF: partial(nmf_system, bases),
@@ -222,6 +222,18 @@ def aims(kind: str, scores: Rows) -> str:
     return markdown(["SDR (dB) [95 %]", "difference", "aim"], lines)
 
 
+def ladder(scores: Rows) -> str:
+    """One line for each rung."""
+    metrics = ("sdr", "si_sdr", "pesq", "estoi")
+    lines = []
+    for name, rows in scores.items():
+        cells = [speakers.gains(rows, metric) for metric in metrics]
+        means = [report.number(cell.output, metric) for cell, metric in zip(cells, metrics, strict=True)]
+        gain = f"{report.number(cells[0].gain, 'sdr', sign=True)} {report.interval(cells[0], 'sdr')}"
+        lines.append([name, *means, gain])
+    return markdown(["rung", *(HEADINGS[metric] for metric in metrics), "SDR gain (dB) [95 %]"], lines)
+
+
 def sdr(row: Row) -> float:
     """The mean SDR over the speakers of a mixture."""
     return float(np.mean([one.values["sdr"] for one in row.output]))
@@ -254,6 +266,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             timed = speed(options, items, noise=noise)
             texts += [f"**Two speakers at 0 dB, {kind}** ({len(items)} mixtures):", table(scores)]
             texts += [by_speaker(scores)] * noise + [aims(kind, scores)]
+            if options.ladder:
+                climbed = run(rungs(options.model, noise=noise), items, options)
+                texts += ["The same model, given parts of the truth:", ladder(climbed)]
+                scores |= climbed
             texts.append(
                 f"Real-time factor of two speakers {timed.separation:.2f}, of enhancement by the same model"
                 f" {timed.enhancement:.2f}: {timed.ratio:.2f} times as long (median of {min(TIMED, len(items))} pairs)."

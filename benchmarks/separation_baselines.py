@@ -17,7 +17,7 @@ from pyro_minvae.evaluation.noisy_set import select
 from pyro_minvae.evaluation.separation import Answer, System, Task
 from pyro_minvae.features.stft import analyse, synthesise
 from pyro_minvae.features.stft import power as power_of
-from pyro_minvae.inference.mcem import mean_field_statistics
+from pyro_minvae.inference.maximise import mean_field_statistics
 from pyro_minvae.media.audio import mono, read_audio
 from pyro_minvae.media.files import atomic
 from pyro_minvae.models.noise import Nmf, root_ratio
