@@ -101,7 +101,7 @@ def evaluate_item(item: Item, enhancer: Any, *, seed: int, inspect: Inspect | No
         before = score(clean, mixture, rate)
         enhanced = enhancer(mixture, rate, video=item.video, seed=seed)
         after = score(clean, np.asarray(enhanced.speech, np.float64).reshape(-1), rate)
-        detection = detect(enhanced, item.video)
+        detection = detect(enhanced.switches, item.video)
     # One bad item must not end a run of hours, whatever is wrong with it: the row carries the cause.
     except Exception as error:
         cause = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
 
 from pyro_minvae.evaluation.summary import bootstrap
 from pyro_minvae.media.crops import read_crops, read_wrong
+from pyro_minvae.types import Switches
 
 
 class Detection(NamedTuple):
@@ -56,19 +57,7 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(above / (count * rest))
 
 
-def trust(enhanced: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """The probability [N] that the lips of a frame are right, and the times [N] (s); None where nothing is said.
-
-    It is the switch's, else that of the component that goes by the lips (1 - responsibility).
-    """
-    switches = getattr(enhanced, "switches", None)
-    if switches is not None and switches.trust is not None:
-        return np.asarray(switches.trust, np.float64), np.asarray(switches.times, np.float64)
-    weights = enhanced.responsibilities
-    return None if weights is None else (1 - np.asarray(weights, np.float64), np.asarray(enhanced.times))
-
-
-def detect(enhanced: Any, video: Path | None) -> Detection | None:
+def detect(switches: Switches | None, video: Path | None) -> Detection | None:
     """What an enhancer made of lips whose truth is known: None for others, and for models that know no trust.
 
     Frames of sound without lips (the nearest video frame has no face, or is too far) do not count: nothing is to be
@@ -78,18 +67,18 @@ def detect(enhanced: Any, video: Path | None) -> Detection | None:
         InputError: for crops that cannot be read.
     """
     wrong = None if video is None else read_wrong(video)
-    said = trust(enhanced)
-    if video is None or wrong is None or said is None:
+    if video is None or wrong is None or switches is None or switches.trust is None:
         return None
     # Here, because enhancers without torch shall not load it.
     import torch
 
     from pyro_minvae.features.visual import seen_at
 
-    lips, (trusted, times) = read_crops(video), said
-    clock = torch.as_tensor(times, dtype=torch.float64)
+    lips = read_crops(video)
+    clock = torch.as_tensor(switches.times, dtype=torch.float64)
     nearest, seen = seen_at(clock, torch.as_tensor(lips.times), torch.as_tensor(lips.valid))
-    return Detection(1 - trusted[seen.numpy()], wrong[nearest.numpy()][seen.numpy()])
+    suspicion = 1 - np.asarray(switches.trust, np.float64)
+    return Detection(suspicion[seen.numpy()], wrong[nearest.numpy()][seen.numpy()])
 
 
 def detector(found: Sequence[Detection | None]) -> Detector | None:

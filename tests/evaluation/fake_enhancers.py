@@ -30,6 +30,7 @@ def answer(speech: np.ndarray, waveform: np.ndarray, rate: int, *, seed: int, vi
         times=np.arange(frames) * 256 / rate,
         real_time_factor=0.5,
         used_video=video is not None,
+        switches=None,
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -56,43 +54,35 @@ def spoilt(tmp_path: Path) -> Path:
     return tmp_path / "a.npz"
 
 
-def answer(trust: np.ndarray | None = None, responsibilities: np.ndarray | None = None) -> Any:
-    """What an enhancer returns: with a switch, without one, or with nothing to say."""
-    switches = None
-    if trust is not None:
-        path = np.zeros(len(trust), int)
-        switches = Switches(("sound", "lips"), TIMES, np.stack([1 - trust, trust], 1), path, trust)
-    return SimpleNamespace(times=TIMES, responsibilities=responsibilities, switches=switches)
+def said(trust: np.ndarray) -> Switches:
+    """A switch between lips and sound."""
+    return Switches(
+        ("lips", "sound"), TIMES, np.stack([trust, 1 - trust], 1), np.zeros(len(trust), int), trust
+    )
 
 
 def test_truth_is_taken_at_the_frames_of_sound_that_have_lips(spoilt: Path) -> None:
     # The nearest video frame decides: half a frame time before the first wrong one until half before the next right.
     truth = (TIMES > 0.38) & (TIMES < 0.78)
     seen = (TIMES < 1.18) | ((TIMES > 1.58) & (TIMES < 1.96 + 0.1))
-    for enhanced in (answer(trust=1 - 0.9 * truth), answer(responsibilities=0.2 + 0.5 * truth)):
-        found = detect(enhanced, spoilt)
-        assert found is not None
-        np.testing.assert_array_equal(found.wrong, truth[seen])
-        assert found.auc == 1
-    blind = detect(answer(trust=1.0 * truth), spoilt)
-    assert blind is not None
-    assert blind.auc == 0
-
-
-def test_the_switch_is_asked_before_the_responsibilities(spoilt: Path) -> None:
-    found = detect(answer(trust=np.linspace(0, 1, len(TIMES)), responsibilities=np.ones(len(TIMES))), spoilt)
+    found = detect(said(1 - 0.9 * truth), spoilt)
     assert found is not None
-    assert (np.diff(found.suspicion) < 0).all()
-    assert found.suspicion[0] == 1
+    np.testing.assert_array_equal(found.wrong, truth[seen])
+    np.testing.assert_allclose(found.suspicion, 0.9 * truth[seen])
+    assert found.auc == 1
+    fooled = detect(said(1.0 * truth), spoilt)
+    assert fooled is not None
+    assert fooled.auc == 0
 
 
 def test_nothing_is_detected_without_truth_or_trust(spoilt: Path, tmp_path: Path) -> None:
-    sure = np.ones(len(TIMES))
-    assert detect(answer(trust=sure), None) is None
-    assert detect(answer(), spoilt) is None
+    sure = said(np.ones(len(TIMES)))
+    assert detect(sure, None) is None
+    assert detect(None, spoilt) is None
+    assert detect(sure._replace(trust=None), spoilt) is None
     save_lips(tmp_path / "b.npz", Lips(np.zeros((5, 8, 8), np.uint8), np.arange(5.0), np.ones(5, bool)))
-    assert detect(answer(trust=sure), tmp_path / "b.npz") is None
-    assert detect(answer(trust=sure), tmp_path / "camera.mkv") is None
+    assert detect(sure, tmp_path / "b.npz") is None
+    assert detect(sure, tmp_path / "camera.mkv") is None
 
 
 def test_a_truth_of_another_length_is_refused(tmp_path: Path) -> None:
