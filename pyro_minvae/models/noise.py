@@ -229,12 +229,12 @@ def minimiser(a: Tensor, b: Tensor, slope: Tensor | float = 0.0) -> Tensor:
 
     0 where a and b vanish together; `slope` broadcasts.
     """
-    slope = torch.as_tensor(slope, dtype=a.dtype, device=a.device)
-    root = (slope**2 + 4 * a * b).sqrt()
     tiny = torch.finfo(a.dtype).tiny
-    return torch.where(
-        slope > 0, 2 * b / (root + slope).clamp_min(tiny), (root - slope) / (2 * a).clamp_min(tiny)
-    )
+    if isinstance(slope, float) and slope == 0:
+        return (a * b).sqrt_().div_(a.clamp_min(tiny))
+    slope = torch.as_tensor(slope, dtype=a.dtype, device=a.device)
+    wide = torch.addcmul(slope**2, a, b, value=4).sqrt_().add_(slope.abs())
+    return torch.where(slope > 0, 2 * b / wide.clamp_min(tiny), wide / (2 * a).clamp_min(tiny))
 
 
 def bumps(frames: int, width: float) -> Tensor:

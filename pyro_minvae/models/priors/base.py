@@ -51,7 +51,7 @@ class Components:
         parts = [of_z(z) for of_z in self.densities]
         if weight is None:
             return parts[0]
-        return torch.lerp(*parts, weight)
+        return torch.lerp(parts[0], parts[1], weight)
 
 
 class Prior(nn.Module):
