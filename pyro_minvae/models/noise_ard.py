@@ -21,7 +21,7 @@ class ArdNmf(Nmf):
     relevance determination in nonnegative matrix factorization with the beta-divergence", L1-ARD at beta = 0.
     """
 
-    per_recording = ("rate", "relevance", "_pruned")
+    per_recording = ("rate", "relevance")
     relevance: Tensor  # lambda [..., K]
 
     def __init__(
@@ -45,43 +45,17 @@ class ArdNmf(Nmf):
         # E[v] = K E[lambda^2] = K r^2 / ((c - 1)(c - 2)) (derivations, eq. 12.23).
         level = power.mean((-1, -2)).clamp_min(TINY)
         self.rate = (level * ((shape - 1) * (shape - 2) / rank)).sqrt()
-        self._pruned = torch.zeros_like(level)
         super().__init__(power, rank=rank, smooth=smooth, generator=generator, spectra=spectra)
-
-    def active(self, tolerance: float = 1e-3) -> Tensor:
-        """Which components live, boolean [..., K]: lambda_k is that share above its least value (eq. 12.22)."""
-        return self.W.sum(-2) + self.A.sum(-1) > tolerance * self.rate[..., None]
-
-    def prune(self, tolerance: float = 1e-6) -> None:
-        """Drop the components that live in no recording of the batch, but for one, to save time.
-
-        Apart from `update`, so that updates have no shapes that depend on the data. `log_prior` goes on counting
-        dropped components, at their mode: pruning does not lower the objective (up to the tolerance).
-        """
-        active = self.active(tolerance)
-        living = active.reshape(-1, active.shape[-1]).any(0)
-        if not bool(living.any()):
-            living[0] = True
-        dropped, size = int((~living).sum()), self._size()
-        least = self.rate / (size + self.shape + 1)
-        self._pruned = self._pruned + dropped * (
-            -size * least.log() + dist.InverseGamma(self.shape, self.rate).log_prob(least)
-        )
-        self.W, self.A, self.relevance = (
-            self.W[..., living],
-            self.A[..., living, :],
-            self.relevance[..., living],
-        )
 
     def log_prior(self) -> Tensor:
         """log p(lambda) + log p(W | lambda) + log p(A | lambda) [...]."""
         scale = self.relevance
         factors = -self._size()[..., None] * scale.log() - (self.W.sum(-2) + self.A.sum(-1)) / scale
         relevance = dist.InverseGamma(self.shape, self.rate[..., None]).log_prob(scale)
-        return (factors + relevance).sum(-1) + self._pruned
+        return (factors + relevance).sum(-1)
 
     def sites(self) -> Tensor:
-        """Sites "relevance" [..., K], "W" [..., K, F] and "A" [..., K, M]; dropped components have none."""
+        """Sites "relevance" [..., K], "W" [..., K, F] and "A" [..., K, M]."""
         *_, bins, rank = self.W.shape
         rate = self.rate[..., None].expand(*self.rate.shape, rank)
         inverse = dist.InverseGamma(torch.full_like(rate, self.shape), rate)
