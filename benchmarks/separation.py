@@ -155,10 +155,12 @@ def run(
     for name, make in systems.items():
         with progress() as bar:
             task = bar.add_task(name, total=len(items))
-            scores[name] = []
-            for row in evaluate(items, make, workers=options.workers, seed=options.seed):
-                scores[name].append(row)
+            rows: list[Row] = []
+            earlier = next(iter(scores.values()), [])
+            for row in evaluate(items, make, workers=options.workers, seed=options.seed, earlier=earlier):
+                rows.append(row)
                 bar.advance(task)
+        scores[name] = rows
     return scores
 
 

@@ -69,6 +69,14 @@ class Row(NamedTuple):
     error: str = ""
 
 
+class Job(NamedTuple):
+    """A mixture to separate with a seed; `input` are the scores of the mixture itself, if they are known."""
+
+    item: SeparationItem
+    seed: int
+    input: tuple[Scores, ...] | None = None
+
+
 class Outcome(NamedTuple):
     """What an `inspect` function sees: the mixture with its parts, and the system's answer in the order scored."""
 
@@ -86,13 +94,15 @@ def evaluate(
     workers: int = 1,
     seed: int = 0,
     inspect: Inspect | None = None,
+    earlier: Sequence[Row] = (),
 ) -> Iterator[Row]:
     """Yield one row for each of `items`, in their order; a mixture that fails has NaN scores and the reason.
 
     As `evaluation.benchmark.evaluate`: each process makes the system once, and the seed of a mixture depends on
-    `seed` and the mixture only.
+    `seed` and the mixture only. Rows that another system `earlier` got for the same mixtures spare scoring these again.
     """
-    jobs = [(item, item_seed(seed, item)) for item in items]
+    known = {row.item.mixture: row.input for row in earlier if not row.error}
+    jobs = [Job(item, item_seed(seed, item), known.get(item.mixture)) for item in items]
     yield from stream(jobs, Work(make_system, partial(_do, inspect=inspect)), lost=_lost, workers=workers)
 
 
@@ -125,25 +135,27 @@ def with_separator(
     return separate
 
 
-def _do(job: tuple[SeparationItem, int], system: System, *, inspect: Inspect | None) -> Row:
-    return evaluate_item(*job, system, inspect=inspect)
+def _do(job: Job, system: System, *, inspect: Inspect | None) -> Row:
+    return evaluate_item(job, system, inspect=inspect)
 
 
-def evaluate_item(item: SeparationItem, seed: int, system: System, *, inspect: Inspect | None = None) -> Row:
+def evaluate_item(job: Job, system: System, *, inspect: Inspect | None = None) -> Row:
     """Read, separate and score one mixture; a failure becomes NaN scores with the reason."""
-    before, seconds = None, NAN
+    item, seed, before = job
+    seconds = NAN
     try:
         task = read_task(item, seed)
         seconds = len(task.mixture) / task.rate
-        same = np.broadcast_to(task.mixture, task.speakers.shape)
-        everyone = (True,) * len(task.speakers)
-        before = judge(task.speakers, same, task.rate, fixed=everyone).scores
+        if before is None:
+            same = np.broadcast_to(task.mixture, task.speakers.shape)
+            everyone = (True,) * len(task.speakers)
+            before = judge(task.speakers, same, task.rate, fixed=everyone).scores
         answer = system(task)
         judged = judge(task.speakers, answer.estimates, task.rate, fixed=answer.fixed)
     # One bad item must not end a run of hours, whatever is wrong with it: the row carries the cause.
     except Exception as error:
         cause = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        return _lost((item, seed), cause, before)._replace(seconds=seconds)
+        return _lost(job._replace(input=before), cause)._replace(seconds=seconds)
     if inspect:
         inspect(Outcome(task, answer._replace(estimates=answer.estimates[list(judged.order)])))
     return Row(
@@ -183,9 +195,8 @@ def _swapped(judged: Judged, fixed: tuple[bool, ...]) -> bool | None:
     return judged.best != tuple(range(len(judged.best)))
 
 
-def _lost(job: tuple[SeparationItem, int], cause: str, before: tuple[Scores, ...] | None = None) -> Row:
+def _lost(job: Job, cause: str) -> Row:
     """The row of a mixture that could not be separated."""
-    item, seed = job
     cause = " ".join(cause.split())
-    none = (failed(cause),) * len(item.speakers)
-    return Row(item, before or none, none, seed, error=cause)
+    none = (failed(cause),) * len(job.item.speakers)
+    return Row(job.item, job.input or none, none, job.seed, error=cause)

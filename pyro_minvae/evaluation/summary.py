@@ -81,10 +81,10 @@ def cell(pairs: Sequence[tuple[float, float]]) -> Cell:
     values = every[np.isfinite(every).all(axis=1)]
     if len(values) == 0:
         # One side may have none at all, as SAR where nothing was added to the speakers: the other stands alone.
-        sides = [
+        before, after = [
             float(side[np.isfinite(side)].mean()) if np.isfinite(side).any() else math.nan for side in every.T
         ]
-        return Cell(*sides, math.nan, math.nan, math.nan, 0)
+        return Cell(before, after, math.nan, math.nan, math.nan, 0)
     gains = values[:, 1] - values[:, 0]
     before, after = values.mean(0)
     return Cell(float(before), float(after), float(gains.mean()), *bootstrap(gains), len(values))

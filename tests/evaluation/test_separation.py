@@ -63,6 +63,11 @@ def test_swaps_are_counted_and_not_forgiven(crowd: list[SeparationItem], rows: l
     wrong = [row.swapped for row in half]
     assert wrong == [item_seed(0, item) % 2 == 0 for item in crowd]
     assert report.swap_rate(half) == np.mean(wrong)
+    # What is known of the mixtures is not computed again.
+    marked = [row._replace(input=row.output) for row in right]
+    assert [row.input for row in evaluate(crowd, fake.seeded, earlier=marked)] == [
+        row.output for row in right
+    ]
     assert "In 4 of 4 mixtures" in report.assignment(blind)
     assert report.assignment(right) == report.assignment(swapped)
 
