@@ -182,7 +182,9 @@ def notes_on(subject: Subject, frames: Frames, draws: Draws) -> list[str]:
     if subject.model.likelihood.weighted:
         notes.append("log p(s|z) of Pyro's column is log p(s|z,w) + log p(w) - log q(w), the same at every w")
     if hears_mixtures(subject):
-        notes.append("the guide hears each frame mixed with another, as in training: a bound whatever it hears")
+        notes.append(
+            "the guide hears each frame mixed with another, as in training: a bound whatever it hears"
+        )
     if subject.model.coupled:
         notes.append("frames are coupled: they are one event, and IWAE bounds are of the whole sequence")
     return notes
