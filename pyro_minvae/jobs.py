@@ -14,6 +14,7 @@ from pyro_minvae.evaluation.page import Reporter, check_report
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.media.audio import (
     WRITABLE,
+    Audio,
     check_suffix,
     coded_for,
     is_audio,
@@ -24,7 +25,7 @@ from pyro_minvae.media.audio import (
     write_audio,
 )
 from pyro_minvae.media.files import check_writable, make_folder
-from pyro_minvae.types import Lips
+from pyro_minvae.recording import Recording, checked
 
 # What is added to the stems of results beside their input.
 ENHANCED, NOISE = "-enhanced", "-noise"
@@ -35,6 +36,13 @@ class Done(NamedTuple):
 
     result: Enhanced
     warnings: list[str]
+
+
+class Opened(NamedTuple):
+    """What a job has read: the sound as it will be coded, and what the enhancer takes."""
+
+    audio: Audio
+    recording: Recording
 
 
 class Job(NamedTuple):
@@ -57,13 +65,40 @@ class Job(NamedTuple):
         Raises:
             InputError: if a file cannot be read or written.
         """
+        return self.finish(enhancer, self.open(enhancer, seed), watch=watch)
+
+    def open(self, enhancer: Enhancer, seed: int = 0) -> Opened:
+        """Read the sound and the lips, and check both.
+
+        Raises:
+            InputError: if a file cannot be read, or is nothing to enhance.
+        """
         audio = coded_for(self.out, read_audio(self.audio))
-        video: Path | Lips | None = self.video
+        checked(audio.waveform, audio.rate)
+        # Where no lips can help the video is left alone; it says why.
+        video = enhancer.lips(self.video) or self.video
+        return Opened(audio, Recording(audio.waveform, audio.rate, video, seed))
+
+    def finish(
+        self,
+        enhancer: Enhancer,
+        opened: Opened,
+        result: Enhanced | None = None,
+        *,
+        watch: Callable[[EMState], None] | None = None,
+    ) -> Done:
+        """Enhance, unless the result is there, and write.
+
+        Raises:
+            InputError: if a file cannot be written.
+        """
+        audio, recording = opened
         reporter = None
-        if self.report is not None:
-            reporter = Reporter(self.report, enhancer, video, watch=watch, title=self.audio.name)
-            watch, video = reporter.watch, reporter.lips or video
-        result = enhancer(audio.waveform, audio.rate, video, seed=seed, watch=watch)
+        if self.report is not None and result is None:
+            reporter = Reporter(self.report, enhancer, recording.video, watch=watch, title=self.audio.name)
+            watch = reporter.watch
+        if result is None:
+            (result,) = enhancer.many([recording], watch=watch)
         notes = self._notes(enhancer, result)
         files = [(self.out, result.speech)]
         if self.noise_out is not None:
@@ -75,7 +110,7 @@ class Job(NamedTuple):
                 notes.append(f"{path}: {clipped} samples clipped")
         if reporter is not None:
             # Last, so that whatever may go wrong with it costs no result.
-            reporter.write(audio, result, seed)
+            reporter.write(audio, result, recording.seed)
         return Done(result, notes)
 
     def _notes(self, enhancer: Enhancer, result: Enhanced) -> list[str]:

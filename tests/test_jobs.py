@@ -125,11 +125,11 @@ def test_folder_takes_sound_and_lips_from_different_files(
 
 def test_clipping_is_reported(model: Path, tmp_path: Path) -> None:
     class Loud(Enhancer):
-        def __call__(self, *arguments: Any, **options: Any) -> Any:
-            result = super().__call__(*arguments, **options)
+        def many(self, *arguments: Any, **options: Any) -> Any:
+            (result,) = super().many(*arguments, **options)
             speech = result.speech.copy()
             speech[..., :7] = 1.5
-            return result._replace(speech=speech)
+            return [result._replace(speech=speech)]
 
     job = Job(write_sound(tmp_path / "in.wav"), None, tmp_path / "out.wav", None)
     enhancer = Loud.from_pretrained(model)

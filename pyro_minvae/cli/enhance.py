@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +13,8 @@ import typer
 from pyro_minvae.errors import InputError
 
 if TYPE_CHECKING:
-    from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.inference.mcem import EMState
-    from pyro_minvae.jobs import Job
+    from pyro_minvae.jobs import Done, Job
 
 
 def enhance(
@@ -44,6 +45,7 @@ def enhance(
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
 ) -> None:
     """Enhance noisy speech, guided by the lips where there is a video."""
+    from pyro_minvae.batches import run_all
     from pyro_minvae.cli.console import warn
     from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.jobs import plan
@@ -52,37 +54,46 @@ def enhance(
     enhancer = Enhancer.from_pretrained(model, device=device, preset=preset, overrides=settings or [])
     if enhancer.caution:
         warn(f"{model}: {enhancer.caution}")
-    if len(jobs) == 1:
-        _run(jobs[0], enhancer, seed)
-        return
-    failed = sum(not _attempt(job, enhancer, seed) for job in jobs)
+    failed = 0
+    for job, outcome in run_all(jobs, enhancer, _bar, seed=seed):
+        if not isinstance(outcome, InputError):
+            _tell(job, outcome)
+        elif len(jobs) == 1:
+            raise outcome
+        else:
+            failed += 1
+            print(f"error: {outcome}", file=sys.stderr)
     if failed:
         print(f"{failed} of {len(jobs)} recordings failed", file=sys.stderr)
         raise typer.Exit(2)
 
 
-def _attempt(job: Job, enhancer: Enhancer, seed: int) -> bool:
-    """One recording of many, which a bad one must not stop: False if it was one, which is said."""
-    try:
-        _run(job, enhancer, seed)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return False
-    return True
+@contextmanager
+def _bar(jobs: Sequence[Job], iterations: int) -> Iterator[Callable[[int, EMState], None]]:
+    """One bar over the EM iterations of all blocks of recordings that run together."""
+    from pyro_minvae.cli.console import progress
 
-
-def _run(job: Job, enhancer: Enhancer, seed: int) -> None:
-    """One recording, with a bar over the EM iterations and a line of figures at the end."""
-    from pyro_minvae.cli.console import progress, say, warn
-
-    iterations = enhancer.recipe.inference.iterations
+    first, *others = [job.audio.name for job in jobs]
+    name = first if not others else f"{first} and {len(others)} more"
     with progress("objective") as bar:
-        task = bar.add_task(job.audio.name, total=iterations, objective="")
+        task = bar.add_task(name, total=iterations, objective="")
 
-        def watch(state: EMState) -> None:
-            bar.update(task, completed=state.iteration, objective=f"objective {state.objective:,.0f}")
+        def show(done: int, state: EMState) -> None:
+            # Blocks with lips and blocks without run apart, which may take more rounds than were counted.
+            bar.update(
+                task,
+                completed=done,
+                total=max(iterations, done),
+                objective=f"objective {state.objective:,.0f}",
+            )
 
-        done = job.run(enhancer, seed=seed, watch=watch)
+        yield show
+
+
+def _tell(job: Job, done: Done) -> None:
+    """Warnings, and a line of figures."""
+    from pyro_minvae.cli.console import say, warn
+
     for line in done.warnings:
         warn(line)
     result = done.result

@@ -1,0 +1,93 @@
+"""Several jobs: short recordings side by side in the EM loop, long ones by themselves, and a bad one stops no other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+from pyro_minvae.blocks import spans
+from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.errors import InputError
+from pyro_minvae.filtering import overlap_of
+from pyro_minvae.inference.mcem import EMState
+from pyro_minvae.jobs import Done, Job, Opened
+
+# Called with the jobs that are about to run together and the number of EM iterations that they take in all; gives what
+# to call with the number done so far and the state.
+Bar = Callable[[Sequence[Job], int], AbstractContextManager[Callable[[int, EMState], None]]]
+
+
+def run_all(
+    jobs: Sequence[Job], enhancer: Enhancer, bar: Bar, *, seed: int = 0
+) -> Iterator[tuple[Job, Done | InputError]]:
+    """What becomes of each job, in groups as they are finished; a job that fails gives the reason.
+
+    Recordings of one block go through the loop `inference.batch` at a time, each as if it came alone; no more than
+    these are in memory. Longer recordings, and those with a report, go by themselves.
+    """
+    size = enhancer.recipe.inference.batch if enhancer.denoiser.batches else 1
+    waiting: list[tuple[Job, Opened]] = []
+    for job in jobs:
+        try:
+            opened = job.open(enhancer, seed)
+        except InputError as error:
+            yield job, error
+            continue
+        if job.report is not None or blocks(enhancer, opened) > 1:
+            yield from run_together([(job, opened)], enhancer, bar)
+            continue
+        waiting.append((job, opened))
+        if len(waiting) == size:
+            yield from run_together(waiting, enhancer, bar)
+            waiting = []
+    if waiting:
+        yield from run_together(waiting, enhancer, bar)
+
+
+def run_together(
+    group: Sequence[tuple[Job, Opened]], enhancer: Enhancer, bar: Bar
+) -> Iterator[tuple[Job, Done | InputError]]:
+    """Enhance and write a few recordings."""
+    config = enhancer.recipe.inference
+    rounds = sum(blocks(enhancer, opened) for _, opened in group)
+    if enhancer.denoiser.batches:
+        rounds = math.ceil(rounds / config.batch)
+    with bar([job for job, _ in group], rounds * config.iterations) as show:
+        counter = Counter(config.iterations, show)
+        if len(group) == 1:
+            outcomes = [_attempt(*group[0], enhancer, watch=counter)]
+        else:
+            results = enhancer.many([opened.recording for _, opened in group], watch=counter)
+            outcomes = [
+                _attempt(job, opened, enhancer, result=result)
+                for (job, opened), result in zip(group, results, strict=True)
+            ]
+    yield from zip([job for job, _ in group], outcomes, strict=True)
+
+
+def blocks(enhancer: Enhancer, opened: Opened) -> int:
+    """How many blocks a recording is cut into."""
+    stft, recording = enhancer.recipe.stft, opened.recording
+    samples = round(opened.audio.waveform.shape[-1] / recording.rate * stft.rate)
+    size = stft.hops(enhancer.recipe.inference.block_s) * stft.hop
+    return len(spans(samples, block=size, overlap=overlap_of(enhancer.recipe)))
+
+
+class Counter:
+    """EM states to the number of iterations done so far, over all blocks, of `iterations` each at most."""
+
+    def __init__(self, iterations: int, show: Callable[[int, EMState], None]) -> None:
+        self.iterations, self.show, self.rounds = iterations, show, 0
+
+    def __call__(self, state: EMState) -> None:
+        if state.iteration == 1:
+            self.rounds += 1
+        self.show((self.rounds - 1) * self.iterations + state.iteration, state)
+
+
+def _attempt(job: Job, opened: Opened, enhancer: Enhancer, **given: object) -> Done | InputError:
+    try:
+        return job.finish(enhancer, opened, **given)  # type: ignore[arg-type]
+    except InputError as error:
+        return error
