@@ -3,6 +3,8 @@
 Grey nodes are observed, a frame is a plate, and the note lists the distribution of each site ("Given": an input that
 the model does not explain). The lips v are an input of some models, the clean speech s of guides; here they are sites,
 so that the arrows from them show who looks at what.
+
+And a picture of separation: spectrograms of two synthetic voices, of their mixture, and of what filters make of it.
 """
 
 from __future__ import annotations
@@ -12,17 +14,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pygraphviz
 import pyro
 import pyro.distributions as dist
+import soundfile
 import torch
 from pyro import poutine
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_minvae.config import Stft
+from pyro_minvae.evaluation.mixing import mix_speakers
+from pyro_minvae.evaluation.plots import draw
+from pyro_minvae.features.stft import analyse, power, synthesise
 from pyro_minvae.guides.posterior import Posterior
 from pyro_minvae.inference.elbo import optimal_responsibility
+from pyro_minvae.inference.wiener import masks
 from pyro_minvae.models.mixture import Source, noisy_speech
 from pyro_minvae.models.noise import Nmf
 from pyro_minvae.recipe import load_recipe, recipe_names
@@ -123,6 +132,22 @@ def pictures() -> dict[str, Callable[[], Any]]:
     return found | {NOISY: Scene("min-vae-visual-prior", []).noisy}
 
 
+def draw_separation(path: Path) -> Path:
+    """The example's voice against itself played backwards, and the Wiener filters (7.6) of their true powers."""
+    clean, rate = soundfile.read(Path(__file__).parents[1] / "examples" / "clean.flac")
+    voices = mix_speakers(np.stack([clean, clean[::-1]]), level_db=0.0)
+    stft = Stft()
+    spectra = analyse(torch.as_tensor(voices.speakers), stft)
+    variances = power(spectra)[:, None]
+    filters = masks(variances, torch.full_like(variances[0, 0], 1e-8))
+    estimates = synthesise(filters * spectra.sum(0), len(clean), stft).numpy()
+    signals = {"mixture": voices.mixture}
+    for number, (voice, estimate) in enumerate(zip(voices.speakers, estimates, strict=True), start=1):
+        signals |= {f"estimate {number}": estimate, f"speaker {number}": voice}
+    draw(path, signals, rate=rate)
+    return path
+
+
 def draw_all(folder: Path) -> list[Path]:
     """Write every picture into `folder`; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +155,7 @@ def draw_all(folder: Path) -> list[Path]:
     for name, drawn in pictures().items():
         written.append(folder / f"{name}.svg")
         written[-1].write_bytes(render(drawn))
-    return written
+    return [*written, draw_separation(folder / "separation.png")]
 
 
 if __name__ == "__main__":

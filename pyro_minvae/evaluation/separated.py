@@ -89,21 +89,35 @@ def judge(speakers: np.ndarray, estimates: np.ndarray, rate: int, *, fixed: Sequ
         sdr = pairwise_sdr(speakers, estimates)
         order, best = best_order(sdr, fixed), best_order(sdr)
     estimates = estimates[list(order)]
-    ratios = bss_eval(speakers, estimates) if whole else np.full((3, len(speakers)), np.nan)
+    ratios, reason = np.full((3, len(speakers)), np.nan), "a signal of this mixture is silent or broken"
+    if whole:
+        ratios, reason = _ratios(speakers, estimates)
     scores = tuple(
-        _scores(score(clean, estimate, rate), values)
+        _scores(score(clean, estimate, rate), values, reason)
         for clean, estimate, values in zip(speakers, estimates, ratios.T, strict=True)
     )
     return Judged(scores, order, best)
 
 
-def _scores(others: Scores, ratios: np.ndarray) -> Scores:
+def _ratios(speakers: np.ndarray, estimates: np.ndarray) -> tuple[np.ndarray, str]:
+    """SDR, SIR and SAR [3, J], and why some are missing: of speakers that are one sound only the SDR is defined."""
+    import torch
+
+    try:
+        return bss_eval(speakers, estimates), ""
+    except torch.linalg.LinAlgError:
+        ratios = np.full((3, len(speakers)), np.nan)
+        ratios[0] = np.diag(pairwise_sdr(speakers, estimates))
+        return ratios, "two speakers of this mixture are the same sound"
+
+
+def _scores(others: Scores, ratios: np.ndarray, reason: str) -> Scores:
     """The metrics of `HEADINGS`, from those of one signal and SDR, SIR, SAR."""
     values, reasons = {}, {}
     for name, ratio in zip(BSS, ratios, strict=True):
         values[name] = float(ratio) if abs(ratio) < EXACT_DB else float("nan")
         if np.isnan(ratio):
-            reasons[name] = "a signal of this mixture is silent or broken"
+            reasons[name] = reason
         elif np.isnan(values[name]) and name == "sdr":
             reasons[name] = f"SDR is {ratio:.0f} dB"
     for name in HEADINGS.keys() - BSS.keys():

@@ -88,6 +88,11 @@ def test_a_tie_is_no_swap() -> None:
     assert judge(SPEAKERS, same, RATE, fixed=(False, False)).best == (0, 1)
 
 
+def exact_sdr(j: int) -> float:
+    """The SDR of an estimate as the speaker in its place."""
+    return float(pairwise_sdr(SPEAKERS, ESTIMATES)[j, j])
+
+
 def test_what_has_no_value_says_why() -> None:
     mixture = np.broadcast_to(SPEAKERS.sum(0), SPEAKERS.shape)
     exact = judge(SPEAKERS, mixture, RATE, fixed=(True, True)).scores
@@ -99,6 +104,9 @@ def test_what_has_no_value_says_why() -> None:
     assert {"sdr", "sir", "sar"} <= silent[0].reasons.keys()
     perfect = judge(SPEAKERS, SPEAKERS, RATE, fixed=(True, True)).scores
     assert "SDR is" in perfect[0].reasons["sdr"]
+    twins = judge(SPEAKERS[[0, 0]], ESTIMATES, RATE, fixed=(True, True)).scores
+    assert "same sound" in twins[0].reasons["sir"]
+    assert twins[0].values["sdr"] == pytest.approx(exact_sdr(0), abs=1e-6)
     assert set(failed("broken").values) == set(HEADINGS)
     with pytest.raises(ValueError, match="alike"):
         judge(SPEAKERS, ESTIMATES[:, :-1], RATE, fixed=(True, True))
