@@ -15,6 +15,7 @@ from pyro_minvae.filtering import Filtering
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.recording import Enhanced, Finished, Recording, checked
 from pyro_minvae.speaker import Guided, Speaker, load_trained
+from pyro_minvae.switching import is_switching, load_switching
 from pyro_minvae.types import Lips, Switches, Visual
 
 
@@ -42,7 +43,7 @@ class Enhancer:
         preset: str | None = None,
         overrides: Sequence[str] = (),
     ) -> Enhancer:
-        """A bundled model by name, or a folder written by training.
+        """A bundled model or switching system by name, a folder written by training, or a switching system's .toml.
 
         `preset` is "fast", "best" or "paper" in place of the noise model and the inference of the model's recipe;
         `overrides` such as "inference.iterations=30" change settings of `inference` and `noise`, and `crops.face`.
@@ -50,6 +51,9 @@ class Enhancer:
         Raises:
             InputError: if there is no such model, preset or setting, or the device is not available.
         """
+        if is_switching(name):
+            trained, loop = load_switching(name, device=device, preset=preset, overrides=overrides)
+            return cls(trained, device, denoiser=loop)
         return cls(load_trained(name, device=device, preset=preset, overrides=overrides), device)
 
     def __call__(

@@ -71,7 +71,7 @@ def parse_recipe(tree: dict[str, Any], overrides: list[str] | None = None, *, so
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error)}") from None
+        raise InputError(f"{source}: {explain(error)}") from None
     fault = recipe_fault(recipe)
     if fault:
         raise InputError(f"{source}: {fault}")
@@ -144,7 +144,7 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """The first faults in words: the dotted key, what was expected and what was found."""
     lines = []
     faults = error.errors()

@@ -1,0 +1,1 @@
+"""Switching between trained models over time."""

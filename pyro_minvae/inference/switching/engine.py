@@ -1,0 +1,228 @@
+"""The EM loop of a switching system: modes that explain a frame each by itself, a chain that chooses among them.
+
+The posterior is r(m) prod_n r(z_n | m_n) with r(m) the exact one of a hidden Markov chain (derivations, sec. 9). A
+generator like `inference.mcem`: progress bars, plots and tests consume its states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.config import Inference
+from pyro_minvae.inference.kernels.draws import Randomness
+from pyro_minvae.inference.switching.chain import ChainPosterior, forward_backward, maximise_transition
+from pyro_minvae.inference.switching.posterior import ModePosterior
+from pyro_minvae.models.gain import GainPrior
+from pyro_minvae.models.mixture import Source
+from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.priors import CERTAIN
+from pyro_minvae.switch import Switch
+
+
+class SwitchState(NamedTuple):
+    """What one iteration leaves.
+
+    `posterior` r_nk [..., N, M], `log_emissions` log b_nk [..., N, M] and the chain's `log_transition` [..., M, M] and
+    `log_initial` [..., M]; `variances` [M, R, ..., N, F] are g_nk sigma^k(z) of the modes' draws, `noise` [..., N, F],
+    `gain` [M, ..., N]. `objective` is (9.19) in nats, all recordings together, at the iteration's eps; `acceptance`
+    the share of gradient steps taken. `means` [M, ..., N, L] are those of r(z | k).
+    """
+
+    iteration: int
+    posterior: Tensor
+    log_emissions: Tensor
+    log_transition: Tensor
+    log_initial: Tensor
+    variances: Tensor
+    noise: Tensor
+    gain: Tensor
+    objective: float
+    acceptance: float
+    means: Tensor
+
+
+class Mode(NamedTuple):
+    """One of the models to switch between; `needs_lips` holds frames without valid lips against it."""
+
+    source: Source
+    needs_lips: bool = False
+
+
+@torch.no_grad()
+def switching_em(
+    modes: Sequence[Mode],
+    noise: Nmf,
+    power: Tensor,
+    *,
+    config: Inference,
+    switch: Switch,
+    generator: Randomness,
+    valid: Tensor | None = None,
+) -> Iterator[SwitchState]:
+    """Variational EM on the mixture's `power` [..., N, F] with a switch over `modes`; `noise` is fitted in place.
+
+    Arguments as for `mcem`; of `config` it uses `iterations`, `gain` and `gain_prior`.
+
+    Raises:
+        ValueError: for no mode, latent vectors of several lengths, or a model that couples frames or has
+            heavy tails.
+    """
+    if not modes:
+        raise ValueError("expected at least one mode, got none")
+    lengths = [mode.source.start.shape[-1] for mode in modes]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"expected latent vectors of one length, got lengths {lengths}")
+    if any(mode.source.model.coupled or mode.source.model.likelihood.weighted for mode in modes):
+        raise ValueError("expected modes with independent frames and complex Gaussian speech")
+    engine = SwitchingEngine(
+        modes, noise, power, config=config, switch=switch, generator=generator, valid=valid
+    )
+    for iteration in range(1, config.iterations + 1):
+        yield engine.iterate(iteration)
+
+
+class SwitchingEngine:
+    """The loop's variables; every method is one update, and none lowers `objective()` for fixed eps."""
+
+    def __init__(
+        self,
+        modes: Sequence[Mode],
+        noise: Nmf,
+        power: Tensor,
+        *,
+        config: Inference,
+        switch: Switch,
+        generator: Randomness,
+        valid: Tensor | None = None,
+    ) -> None:
+        self.noise, self.power, self.config, self.switch, self.generator = (
+            noise,
+            power,
+            config,
+            switch,
+            generator,
+        )
+        self.valid = valid
+        self.modes = [
+            ModePosterior(
+                mode.source,
+                power,
+                draws=switch.draws,
+                gain_prior=GainPrior(*config.gain_prior),
+                penalty=math.log(CERTAIN) / switch.temper if mode.needs_lips else 0.0,
+            )
+            for mode in modes
+        ]
+        self.led = [mode.needs_lips for mode in modes]
+        count = len(modes)
+        self.concentration = switch.concentration(count).to(power)
+        prior = self.concentration - 1
+        shares = prior / prior.sum(-1, keepdim=True)
+        self.log_transition = shares.log().expand(*power.shape[:-2], count, count)
+        self.log_initial = torch.full_like(self.log_transition[..., 0, :], 1 / count).log()
+        self.posterior = power.new_full((*power.shape[:-1], count), 1 / count)
+        self.chain: ChainPosterior | None = None
+
+    def iterate(self, iteration: int) -> SwitchState:
+        """r(z | m), r(m), then noise, gains and transitions."""
+        taken = self.fit()
+        self.choose(self.emissions())
+        if iteration <= self.switch.lead:
+            self.follow_lips()
+        self.fit_noise()
+        self.fit_gains()
+        self.fit_transition()
+        emissions = self.emissions()
+        self.choose(emissions)
+        return SwitchState(
+            iteration,
+            self.posterior,
+            emissions,
+            self.log_transition,
+            self.log_initial,
+            torch.stack([mode.variance() for mode in self.modes]),
+            self.noise.variance(),
+            torch.stack([mode.gain for mode in self.modes]),
+            float(self.objective()),
+            float(self._mean(taken)),
+            torch.stack([mode.mean for mode in self.modes]),
+        )
+
+    def fit(self) -> Tensor:
+        """New eps and the gradient steps of all r(z | k); the share of those taken [..., N]."""
+        noise = self.noise.variance()
+        taken = []
+        for mode in self.modes:
+            mode.renew(self.generator)
+            taken.append(mode.climb(noise, steps=self.switch.steps, rate=self.switch.rate))
+        return torch.stack(taken).mean(0)
+
+    def emissions(self) -> Tensor:
+        """log b_nk [..., N, M]."""
+        noise = self.noise.variance()
+        return torch.stack([mode.bound(noise) for mode in self.modes], -1)
+
+    def choose(self, emissions: Tensor) -> None:
+        """r(m), exactly, for emissions tempered by the frames' overlap (derivations, eq. 9.19)."""
+        self.chain = forward_backward(
+            self.switch.temper * emissions, self.log_transition, self.log_initial, self.valid
+        )
+        self.posterior = self.chain.posterior
+
+    def follow_lips(self) -> None:
+        """r(m) of the first iterations: frames with lips go to the modes that need them, alike."""
+        open_modes = torch.stack(
+            [mode.seen & led for mode, led in zip(self.modes, self.led, strict=True)], -1
+        ).to(self.posterior)
+        chosen = open_modes.sum(-1, keepdim=True)
+        self.posterior = torch.where(chosen > 0, open_modes / chosen.clamp_min(1), self.posterior)
+
+    def fit_noise(self) -> None:
+        """W and H from the modes' statistics, weighted by r_nk (derivations, eq. 9.22)."""
+        weights = self._weights()
+        variances = [mode.variance() for mode in self.modes]
+
+        def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
+            p, q = torch.zeros_like(self.power), torch.zeros_like(self.power)
+            for k, speech in enumerate(variances):
+                inverse = (speech + noise).reciprocal()
+                q += weights[..., k, None] * inverse.mean(0)
+                p += weights[..., k, None] * (inverse**2).mean(0)
+            return self.power * p, q
+
+        self.noise.update(statistics)
+
+    def fit_gains(self) -> None:
+        """The gains of each mode, which r_nk does not move."""
+        if self.config.gain:
+            noise = self.noise.variance()
+            for mode in self.modes:
+                mode.level(noise)
+
+    def fit_transition(self) -> None:
+        """T and the first frame's probabilities (derivations, eqs. 9.14, 9.15 and 9.20)."""
+        if self.switch.learn and self.chain is not None:
+            self.log_transition, self.log_initial = maximise_transition(
+                self.chain.pairwise,
+                self._weights(),
+                self.concentration,
+                independent=self.switch.kind == "independent",
+            )
+
+    def objective(self) -> Tensor:
+        """(log Z + log p(T)) / tau + log p(W, H) (derivations, eq. 9.19), all recordings together."""
+        assert self.chain is not None
+        rows = torch.xlogy(self.concentration - 1, self.log_transition.exp()).sum((-1, -2))
+        return ((self.chain.log_evidence + rows) / self.switch.temper + self.noise.log_prior()).sum()
+
+    def _weights(self) -> Tensor:
+        """r_nk [..., N, M], 0 in padded frames."""
+        return self.posterior if self.valid is None else self.posterior * self.valid[..., None]
+
+    def _mean(self, frames: Tensor) -> Tensor:
+        return frames.mean() if self.valid is None else (frames * self.valid).sum() / self.valid.sum()

@@ -1,0 +1,144 @@
+"""r(z_n | m_n = k): one mode's Gaussian over latent vectors, fitted by gradient steps that never lower its bound."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.inference.elbo import gaussian_kl, kl
+from pyro_minvae.inference.kernels.draws import Randomness, normal
+from pyro_minvae.models import distributions
+from pyro_minvae.models.distributions import gaussian_parameters
+from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
+from pyro_minvae.models.mixture import Source, log_likelihood
+from pyro_minvae.models.priors import Components
+
+# Adam's, for mean and log scale of every frame by itself.
+BETAS = (0.9, 0.99)
+
+
+class ModePosterior:
+    """One mode: its model at its lips, r(z_n | k) = N(mean_n, diag scale_n^2), and the gains g_nk of its own.
+
+    Its bound on log p(x_n | m_n = k), with the draws z^r = mean + scale * eps^r at fixed eps, is
+
+        log b_nk = -mean_r sum_f [log V + |x|^2 / V] - KL(r(z_n | k) || p_k(z_n | v_n)) + log p(g_nk),
+
+    V = g_nk sigma^k(z^r) + WH, plus `penalty` on frames without lips (derivations, eqs. 9.12, 9.18 and 9.21). What
+    other modes do enters through the noise WH alone: the best r(z | k) does not depend on r(m).
+
+    Args:
+        source: the model at its lips, with the start and the spread of r(z | k).
+        power: |x|^2 [..., N, F].
+        draws: R.
+        penalty: what is added on frames without valid lips, in nats.
+    """
+
+    def __init__(
+        self, source: Source, power: Tensor, *, draws: int, gain_prior: GainPrior, penalty: float = 0.0
+    ) -> None:
+        self.speech = source.model.given(source.visual)
+        self.power, self.gain_prior = power, gain_prior
+        self.mean = source.start.clone()
+        spread = torch.ones_like(source.start) if source.spread is None else source.spread
+        self.log_scale = spread.clamp_min(1e-3).log()
+        self.gain = torch.ones_like(power[..., 0])
+        self.epsilon = power.new_zeros(draws, *self.mean.shape)
+        self.sigma = self.speech.variance(self._draws(self.mean, self.log_scale))
+        seen = torch.zeros_like(self.gain, dtype=torch.bool)
+        self.seen = seen if source.visual is None else source.visual.valid  # [..., N]
+        self.penalty = torch.where(self.seen, 0.0, penalty)
+        self.moments = [torch.zeros_like(self.mean) for _ in range(4)]
+        self.age = 0
+
+    def renew(self, generator: Randomness) -> None:
+        """New eps, and what follows from them."""
+        self.epsilon = torch.stack([normal(self.mean, generator) for _ in self.epsilon])
+        self.sigma = self.speech.variance(self._draws(self.mean, self.log_scale))
+
+    def variance(self) -> Tensor:
+        """g sigma(z^r) [R, ..., N, F]."""
+        return self.gain[..., None] * self.sigma
+
+    def bound(self, noise: Tensor) -> Tensor:
+        """log b_nk [..., N] at the present eps, for the noise's variance [..., N, F]."""
+        return self._bound(self.mean, self.log_scale, noise, self.sigma)
+
+    def climb(self, noise: Tensor, *, steps: int, rate: float) -> Tensor:
+        """Adam steps on mean and log scale, each taken in those frames whose bound it raises; their share [..., N]."""
+        taken = torch.zeros_like(self.gain)
+        for _ in range(steps):
+            before, gradients = self._gradients(noise)
+            mean, log_scale = self._step(gradients, rate)
+            sigma = self.speech.variance(self._draws(mean, log_scale))
+            better = self._bound(mean, log_scale, noise, sigma) >= before
+            chosen = better[..., None]
+            self.mean = torch.where(chosen, mean, self.mean)
+            self.log_scale = torch.where(chosen, log_scale, self.log_scale)
+            self.sigma = torch.where(chosen, sigma, self.sigma)
+            taken = taken + better / steps
+        return taken
+
+    def level(self, noise: Tensor) -> None:
+        """One step of the gains g_nk that never lowers the bound (derivations, eqs. 6.21 and 12.29)."""
+        inverse = (self.variance() + noise).reciprocal()
+        up, down = gain_statistics(self.sigma, self.power * inverse**2, inverse)
+        self.gain = marginal_gain(self.gain, up, down, self.gain_prior)
+
+    def _draws(self, mean: Tensor, log_scale: Tensor) -> Tensor:
+        return mean + log_scale.exp() * self.epsilon
+
+    def _bound(self, mean: Tensor, log_scale: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        likelihood = log_likelihood(self.power, self.gain[..., None] * sigma + noise).mean(0)
+        draws = self._draws(mean, log_scale)
+        fit = likelihood - divergence(self.speech.prior, mean, log_scale.exp(), draws)
+        return fit + self.gain_prior.log_prob(self.gain) + self.penalty
+
+    def _gradients(self, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The bound [..., N] and its derivatives by mean and log scale; 0 where they are not finite."""
+        with torch.enable_grad():
+            leaves = [self.mean.detach().requires_grad_(), self.log_scale.detach().requires_grad_()]
+            sigma = self.speech.variance(self._draws(leaves[0], leaves[1]))
+            bound = self._bound(leaves[0], leaves[1], noise, sigma)
+            gradients = torch.autograd.grad(bound.sum(), leaves)
+        return bound.detach(), [gradient.nan_to_num(0.0, 0.0, 0.0) for gradient in gradients]
+
+    def _step(self, gradients: list[Tensor], rate: float) -> list[Tensor]:
+        """Where Adam would go next."""
+        self.age += 1
+        places = []
+        for index, (place, gradient) in enumerate(zip((self.mean, self.log_scale), gradients, strict=True)):
+            first, second = self.moments[2 * index : 2 * index + 2]
+            first.mul_(BETAS[0]).add_(gradient, alpha=1 - BETAS[0])
+            second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+            size = (second / (1 - BETAS[1] ** self.age)).sqrt() + 1e-8
+            places.append(place + rate * first / (1 - BETAS[0] ** self.age) / size)
+        return places
+
+
+def divergence(prior: Components, mean: Tensor, scale: Tensor, draws: Tensor) -> Tensor:
+    """KL(r(z) || p(z)) [..., N] of r = N(mean, diag scale^2), or what is not below it.
+
+    Closed for Gaussian priors (derivations, eq. 1.7). For mixtures p = sum_s pi_s p_s it is the bound
+
+        KL(r || p) <= -log sum_s pi_s exp(-KL(r || p_s))
+
+    (derivations, eq. 9.21), exact KL plus that of the best q(s): alpha of a mixture prior is one such s. Any other
+    prior: mean of log r - log p at the `draws` [R, ..., N, L].
+    """
+    parts = [_divergence(conditional, mean, scale, draws) for conditional in prior.conditionals]
+    if prior.weight is None:
+        return parts[0]
+    return -torch.logaddexp(torch.log1p(-prior.weight) - parts[0], prior.weight.log() - parts[1])
+
+
+def _divergence(p: distributions.TorchDistribution, mean: Tensor, scale: Tensor, draws: Tensor) -> Tensor:
+    gaussian = gaussian_parameters(p)
+    if gaussian is not None:
+        return gaussian_kl((mean, scale), gaussian)
+    weights, members = getattr(p, "mixture_distribution", None), getattr(p, "component_distribution", None)
+    inner = None if members is None else gaussian_parameters(members)
+    if weights is not None and inner is not None:
+        each = gaussian_kl((mean[..., None, :], scale[..., None, :]), inner)  # [..., N, S]
+        return -(weights.logits - each).logsumexp(-1)
+    return kl(distributions.normal(mean, scale), p, draws).mean(0)

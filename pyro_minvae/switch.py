@@ -1,0 +1,46 @@
+"""How a switching system chooses among its modes, as a section of its recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pyro_minvae.parts import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Switch(Section):
+    """The prior of the switch, and how each mode's r(z given the mode) is fitted.
+
+    `kind` = "markov": the mode of a frame depends on that of the frame before (SwVAE); "independent": it does not
+    (VAE-MM). `stay` is the prior probability of staying in a mode from one frame to the next, `strength` how many
+    frames this prior counts for in each row of the transition matrix, which is learnt from the recording if `learn`.
+    `temper` is the weight of a frame's evidence: neighbouring frames share their samples, so that a hop of a quarter of
+    the window counts a quarter.
+    In the first `lead` iterations frames with lips go to the modes that these lead: only with noise that is known to
+    some extent does the sound say which lips are right.
+    `draws`, `steps` and `rate` are those of the fit: draws of each bound, Adam steps in each EM iteration and their
+    size.
+    """
+
+    kind: Literal["markov", "independent"] = "markov"
+    stay: float = Field(0.97, gt=0, lt=1)
+    strength: float = Field(100.0, gt=0)
+    learn: bool = True
+    lead: int = Field(20, ge=0)
+    temper: float = Field(0.25, gt=0, le=1)
+    draws: int = Field(2, ge=1)
+    steps: int = Field(1, ge=1)
+    rate: float = Field(0.05, gt=0)
+
+    def concentration(self, modes: int) -> Tensor:
+        """kappa [M, M] of the Dirichlet prior on each row of the transition matrix (derivations, eq. 9.15)."""
+        import torch
+
+        if self.kind == "independent":
+            return torch.full((modes, modes), 1 + self.strength / modes)
+        others = self.strength * (1 - self.stay) / max(modes - 1, 1)
+        return 1 + torch.full((modes, modes), others).fill_diagonal_(self.strength * self.stay)
