@@ -12,6 +12,7 @@ import torch
 from signals import at_snr, speechlike
 from tiny import save_tiny_model
 from tiny_training import tiny_recipe
+from torch import Tensor
 
 from pyro_minvae.checkpoint import save_model
 from pyro_minvae.denoiser import Denoiser, Piece
@@ -183,17 +184,42 @@ def test_speakers_without_lips_part(model: Path, kernel: str) -> None:
         assert apart > 1e-2 * np.abs(result.speakers[one]).max()
 
 
-def test_alike_speakers_start_apart_and_others_where_their_guide_says(model: Path) -> None:
+def runner(model: Path) -> tuple[Denoiser, Tensor]:
+    """The loop, and power [N, F] to try it on."""
     trained = load_trained(model)
-    runner = Denoiser([trained], trained.recipe, torch.device("cpu"))
     power = torch.rand(7, 513, generator=torch.Generator().manual_seed(0))
-    seen = Enhancer(trained).visual(lips(0.5, 0), 7)
-    alone = [runner.source(power, visual).start for visual in (None, seen)]
-    first, face, second, third = runner.sources(Piece(power, (None, seen, None, None), 0))
-    torch.testing.assert_close(first.start, alone[0], rtol=0, atol=0)
-    torch.testing.assert_close(face.start, alone[1], rtol=0, atol=0)
-    for one, other in ((first, second), (first, third), (second, third)):
-        assert float((one.start - other.start).abs().amax()) > 0.01
+    return Denoiser([trained], trained.recipe, torch.device("cpu")), power
+
+
+def test_alike_speakers_start_apart_and_others_where_their_guide_says(model: Path) -> None:
+    loop, power = runner(model)
+    speaker = Enhancer(loop.systems[0])
+    for visual in (None, speaker.visual(lips(0.5, 0), 7)):
+        first, second, third = loop.sources(Piece(power, (visual,) * 3, 0))
+        torch.testing.assert_close(first.start, loop.source(power, visual).start, rtol=0, atol=0)
+        for one, other in ((first, second), (first, third), (second, third)):
+            assert float((one.start - other.start).abs().amax()) > 0.01
+        # In other blocks they start apart in the same direction.
+        later = loop.sources(Piece(2 * power[:5], (None,) * 3, 1))
+        ways = [
+            (group[2].start - group[0].start) / group[0].spread for group in ([first, second, third], later)
+        ]
+        if visual is None:
+            torch.testing.assert_close(ways[0][0], ways[1][0], rtol=1e-4, atol=1e-4)
+
+
+def test_beside_seen_speakers_the_guide_hears_what_they_leave(model: Path) -> None:
+    loop, power = runner(model)
+    visual = Enhancer(loop.systems[0]).visual(lips(0.5, 0), 7)
+    face, heard = loop.sources(Piece(power, (visual, None), 0))
+    torch.testing.assert_close(face.start, loop.source(power, visual).start, rtol=0, atol=0)
+    variance = loop.systems[0].model.variance
+    seen, left = variance(face.start, visual), power
+    for _ in range(2):
+        own = variance(loop.source(left, None).start)
+        left = power * (own / (own + seen)) ** 2
+    torch.testing.assert_close(heard.start, loop.source(left, None).start)
+    assert float((heard.start - loop.source(power, None).start).abs().amax()) > 1e-3
 
 
 def test_lips_that_cannot_be_used_leave_the_sound(model: Path) -> None:
