@@ -16,6 +16,7 @@ from signals import speechlike
 from test_benchmarks import folder, run  # noqa: F401
 
 from pyro_minvae.evaluation.manifest import Item, read_manifest
+from pyro_minvae.evaluation.mixing import White
 from pyro_minvae.media.crops import read_crops, read_wrong
 from pyro_minvae.types import Switches
 
@@ -106,29 +107,51 @@ class Half:
         return SimpleNamespace(switches=Switches(("female", "male"), times, np.eye(2)[path], path, None))
 
 
-def test_voices_are_cut_and_the_right_ones_counted(tmp_path: Path, switching: Any) -> None:
-    sound = speechlike(RATE, 6, 0)
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Corpora of one voice for each group."""
     for name in ("grid/s1", "librispeech/val"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("11-1-0000.flac", "12-1-0000.flac"):
-        soundfile.write(tmp_path / "librispeech" / "val" / name, sound, RATE)
+        soundfile.write(tmp_path / "librispeech" / "val" / name, speechlike(RATE, 6, 0), RATE)
     shutil.copy(ROOT / "examples" / "noisy.mkv", tmp_path / "grid" / "s1" / "one.mkv")
     for name, text in (("train.txt", ""), ("val.txt", "one\n")):
         (tmp_path / "grid" / name).write_text(text)
     (tmp_path / "librispeech" / "SPEAKERS.TXT").write_text(
         "; comment\n11   | F | x\n12 | M | x\n110 | M | x\n"
     )
-    groups = switching.voices(tmp_path, tmp_path / "cut", count=10)
+    return tmp_path
+
+
+def test_voices_are_cut_and_the_right_ones_counted(tmp_path: Path, data: Path, switching: Any) -> None:
+    groups = switching.voices(data, tmp_path / "cut", count=10)
     assert {group: [voice.id for voice in found] for group, found in groups.items()} == {
         "s1": ["s1/one"],
         "female": ["female/11-1-0000"],
         "male": ["male/12-1-0000"],
     }
     cut, _ = soundfile.read(groups["male"][0].audio)
-    np.testing.assert_allclose(cut, sound[: 4 * RATE], atol=1e-4)
+    np.testing.assert_allclose(cut, speechlike(RATE, 6, 0)[: 4 * RATE], atol=1e-4)
     path = groups["female"][0].audio
     item = Item(id="female/11-1-0000", noise="n", snr_db=10, mixture=path, clean=path)
     found = switching.follow(item, Half(), seed=0)
     assert found.group == "female"
     assert found.right == pytest.approx(0.5, abs=0.05)
     assert found._replace(group="s1").right == 0
+
+
+def test_the_switch_between_voices_is_counted(
+    tmp_path: Path, data: Path, switching: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "noises_of", lambda root: [White()])
+    options = SimpleNamespace(
+        data=data, voices=1, seed=0, workers=1, speakers="sw-speakers,inference.iterations=2"
+    )
+    table, found = switching.speakers(options, tmp_path / "run")
+    head, *lines = lines_of(table)
+    assert head[:3] == ["voice", "mixtures", "right [95 %]"]
+    assert set(head[3:]) > {"s1", "female", "male"}
+    assert [line[:2] for line in lines] == [["s1", "1"], ["female", "1"], ["male", "1"], ["all", "3"]]
+    for line, one in zip(lines, found, strict=False):
+        assert line[2].split()[0] == f"{one.right:.0%}" == line[head.index(one.group)]
+        assert sum(one.modes.values()) > 20
