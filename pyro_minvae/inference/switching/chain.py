@@ -44,9 +44,13 @@ def forward_backward(
     Raises:
         ValueError: if shapes do not fit, or there is no frame.
     """
-    emissions = _masked(log_emissions, valid)
-    modes = _check(emissions, log_transition, log_initial)
-    steps = _steps(emissions, log_transition, log_initial)
+    emissions = _masked(log_emissions, valid).double()
+    _check(emissions, log_transition, log_initial)
+    # Sums over thousands of frames of thousands of nats: the largest of each frame goes beside them.
+    level = emissions.detach().amax(-1, keepdim=True)
+    level = torch.where(level.isfinite(), level, 0.0)
+    emissions = emissions - level
+    steps = _steps(emissions, log_transition.double(), log_initial.double())
     forward = _scan(steps, _log_product)[..., 0, :]  # log a_n
     # Products of the steps n+1 .. N, from the right; summed over the last mode they are beta_n.
     later = _scan(steps[..., 1:, :, :].flip(-3).mT, _log_product).flip(-3).mT.logsumexp(-1)
@@ -57,8 +61,9 @@ def forward_backward(
     pairwise = (pairs - evidence[..., None, None, None]).exp()
     if valid is not None:
         pairwise = pairwise * valid[..., 1:, None, None]
-    assert posterior.shape[-1] == modes
-    return ChainPosterior(posterior, pairwise, evidence)
+    evidence = evidence + level.sum((-1, -2))
+    kind = log_emissions.dtype
+    return ChainPosterior(posterior.to(kind), pairwise.to(kind), evidence.to(kind))
 
 
 def viterbi(
@@ -115,14 +120,13 @@ def _masked(log_emissions: Tensor, valid: Tensor | None) -> Tensor:
     return log_emissions if valid is None else torch.where(valid[..., None], log_emissions, 0.0)
 
 
-def _check(emissions: Tensor, transition: Tensor, initial: Tensor) -> int:
+def _check(emissions: Tensor, transition: Tensor, initial: Tensor) -> None:
     frames, modes = emissions.shape[-2:]
     if frames < 1 or transition.shape[-2:] != (modes, modes) or initial.shape[-1:] != (modes,):
         raise ValueError(
             f"expected [..., N, M], [M, M] and [M] with N >= 1, got {list(emissions.shape)}, "
             f"{list(transition.shape)} and {list(initial.shape)}"
         )
-    return modes
 
 
 def _steps(emissions: Tensor, transition: Tensor, initial: Tensor) -> Tensor:
