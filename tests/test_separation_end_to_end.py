@@ -16,7 +16,7 @@ from pyro_minvae.evaluation.metrics import si_sdr
 from pyro_minvae.media.audio import read_audio
 from pyro_minvae.media.video import read_frames
 
-MODEL, RATE = "min-vae-grid", 16000
+MODEL, RATE = "av-separation-grid", 16000
 
 
 class Scene(NamedTuple):
@@ -43,7 +43,7 @@ def scene(data_root: Path) -> Scene:
 
 @pytest.mark.real_data
 def test_lips_tell_a_voice_from_itself(scene: Scene) -> None:
-    separator = Separator.from_pretrained(MODEL, preset="fast")
+    separator = Separator.from_pretrained(MODEL)
     result = separator(scene.mixture, RATE, scene.videos, background=False)
     assert result.used_video == [True, True]
     # Far below what is measured on a whole set: one pair, one seed, few iterations.
@@ -54,7 +54,7 @@ def test_lips_tell_a_voice_from_itself(scene: Scene) -> None:
 
 @pytest.mark.real_data
 def test_one_speaker_is_enhancement(scene: Scene) -> None:
-    settings: dict[str, Any] = {"preset": "fast", "overrides": ["inference.iterations=5"]}
+    settings: dict[str, Any] = {"overrides": ["inference.iterations=5"]}
     noisy = scene.voices[0] + 0.02 * np.random.default_rng(0).standard_normal(len(scene.mixture))
     enhanced = Enhancer.from_pretrained(MODEL, **settings)(noisy, RATE, scene.videos[0])
     separated = Separator.from_pretrained(MODEL, **settings)(noisy, RATE, scene.videos[:1])
@@ -88,9 +88,7 @@ def test_two_faces_in_one_video(scene: Scene, run_cli: Callable[..., Any], tmp_p
         ),
     ):
         out = tmp_path / Path(mix).stem
-        result = run_cli(
-            "separate", mix, *who, "--out", out, "--model", MODEL, "--preset", "fast", "--no-background"
-        )
+        result = run_cli("separate", mix, *who, "--out", out, "--no-background")
         assert result.exit_code == 0, result.stderr
         assert result.stdout.count("audio-visual") == 2
         parts = {path.stem: soundfile.read(path)[0] for path in out.iterdir()}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pyro_minvae.inference.mcem import EMState
     from pyro_minvae.separation_jobs import Parted
 
-MODEL = "min-vae-grid"
+MODEL = "av-separation-grid"
 
 
 def separate(
