@@ -4,17 +4,20 @@ Two sets of mixtures of validation clips at 0 dB: two GRID clips (one voice agai
 them apart) without noise, and a GRID clip with a LibriSpeech voice without video in a cafe at 5 dB. On each of them the
 model with lips, the same by sound alone, an audio-only VAE, supervised NMF, a supervised mask network with lips, and
 the ideal ratio mask as the ceiling. A speaker with lips is scored by the estimate that was made with them; systems
-without lips may order their estimates as fits best. What has to be trained for comparison is trained on training clips
-and kept in --runs. DATA (default: PYRO_MINVAE_DATA) holds `grid`, `librispeech` and `noise`. --out gets the tables
-between the two marks of that file. Clips that the model was developed on are left out; --development takes only them.
+without lips may order their estimates as fits best. What has to be trained for comparison is trained on training clips.
+The sets, what was trained, and the scores of systems that are through are kept in --runs, so that a run can go on where
+it stopped; the scores know the weights, not the code that made them.
+DATA (default: PYRO_MINVAE_DATA) holds `grid`, `librispeech` and `noise`. --out gets the tables between the two marks of
+that file. Clips that the model was developed on are left out; --development takes only them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import pickle
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +30,6 @@ from common import (
     machine,
     make_enhancer,
     make_separator,
-    markdown,
     parse_system,
     show,
     write_between,
@@ -35,7 +37,9 @@ from common import (
 from mask_network import mask_system, trained
 from separation_baselines import ideal_mask_system, learn_bases, nmf_system
 from separation_rungs import rungs
+from separation_tables import Rows, aims, by_speaker, ladder, table
 
+from pyro_minvae.checkpoint import WEIGHTS, find_model
 from pyro_minvae.cli.console import progress, say
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.errors import InputError
@@ -44,10 +48,9 @@ from pyro_minvae.evaluation import separation_report as speakers
 from pyro_minvae.evaluation.manifest import SeparationItem
 from pyro_minvae.evaluation.mixing import recordings, spread
 from pyro_minvae.evaluation.noisy_set import select
-from pyro_minvae.evaluation.separated import HEADINGS
 from pyro_minvae.evaluation.separation import Row, System, evaluate, read_task, with_separator
 from pyro_minvae.evaluation.separation_set import casts, make_separation_set
-from pyro_minvae.evaluation.summary import bootstrap
+from pyro_minvae.media.files import atomic
 
 BEGIN, END = "<!-- separation: begin -->", "<!-- separation: end -->"
 DEVELOPMENT = ("bgbbzn", "bwat3s", "lgaz7s", "lwiy6n", "pgbe3s", "pwax5s", "sbbu3a", "srbo4p")
@@ -55,10 +58,8 @@ NOISE, SNR_DB = "cafe", 5.0
 SAME, DIFFERENT = "the same voice, no noise", f"different voices, {NOISE} at {SNR_DB:g} dB"
 ALONE, NMF, MASK, IDEAL = "sound alone", "supervised NMF", "mask network, lips", "ideal ratio mask"
 # What was to be reached: the mean SDR gain with lips, and how far it is above the others.
-AIMS = {SAME: {"": 4.0, ALONE: 2.0, NMF: 2.0}, DIFFERENT: {"": 5.0, NMF: 2.0}}
+AIMS = {SAME: {"mixture": 4.0, ALONE: 2.0, NMF: 2.0}, DIFFERENT: {"mixture": 5.0, NMF: 2.0}}
 TIMED = 6  # mixtures that are enhanced as well, to compare times
-
-Rows = dict[str, list[Row]]
 
 
 class Speed(NamedTuple):
@@ -147,98 +148,43 @@ def systems_of(options: argparse.Namespace, *, noise: bool) -> dict[str, Callabl
     }
 
 
+def scores_file(kind: str, system: str, options: argparse.Namespace) -> Path:
+    """Where the scores of a system on a set are kept: another name for other weights, settings or mixtures."""
+    networks: list[str] = []
+    if system not in (NMF, MASK, IDEAL):
+        for text in (options.model, options.audio_model):
+            weights = (find_model(parse_system(text).name) / WEIGHTS).read_bytes()
+            networks += [text, hashlib.sha256(weights).hexdigest()]
+    own = [
+        getattr(options, key) for key in ("mixtures", "seed", "development", "rank", "epochs", "train_clips")
+    ]
+    parts = map(str, [kind, system, *networks, *own])
+    return options.runs / f"scores-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.pkl"
+
+
 def run(
-    systems: dict[str, Callable[[], System]], items: list[SeparationItem], options: argparse.Namespace
+    kind: str,
+    systems: dict[str, Callable[[], System]],
+    items: list[SeparationItem],
+    options: argparse.Namespace,
 ) -> Rows:
-    """The scores of every system on the mixtures of one set."""
+    """The scores of every system on the mixtures of one set, those that are kept as they are."""
     scores: Rows = {}
     for name, make in systems.items():
+        kept, earlier = scores_file(kind, name, options), next(iter(scores.values()), [])
+        if kept.is_file():
+            scores[name] = pickle.loads(kept.read_bytes())
+            continue
+        rows: list[Row] = []
         with progress() as bar:
             task = bar.add_task(name, total=len(items))
-            rows: list[Row] = []
-            earlier = next(iter(scores.values()), [])
             for row in evaluate(items, make, workers=options.workers, seed=options.seed, earlier=earlier):
                 rows.append(row)
                 bar.advance(task)
+        with atomic(kept) as temporary:
+            Path(temporary).write_bytes(pickle.dumps(rows))
         scores[name] = rows
     return scores
-
-
-def table(scores: Rows) -> str:
-    """One line for each system, below the mixtures' own; means over the speakers and then over the mixtures."""
-    head = [
-        "system",
-        *HEADINGS.values(),
-        "SDR gain (dB) [95 %]",
-        "SI-SDR gain (dB) [95 %]",
-        "swaps",
-        "real-time factor",
-    ]
-    lines = []
-    for name, rows in scores.items():
-        cells = {metric: speakers.gains(rows, metric) for metric in HEADINGS}
-        if not lines:
-            lines.append(
-                ["mixture", *(report.number(cell.input, key) for key, cell in cells.items()), *[""] * 4]
-            )
-        gains = [
-            f"{report.number(cells[key].gain, key, sign=True)} {report.interval(cells[key], key)}"
-            for key in ("sdr", "si_sdr")
-        ]
-        speed = [row.real_time_factor for row in rows if np.isfinite(row.real_time_factor)]
-        lines.append([
-            name, *(report.number(cell.output, key) for key, cell in cells.items()), *gains,
-            speakers.percent(speakers.swap_rate(rows)), f"{np.median(speed):.2f}" if speed else "-",
-        ])  # fmt: skip
-    return markdown(head, lines)
-
-
-def by_speaker(scores: Rows) -> str:
-    """SDR gains of the speaker with lips and of the one without."""
-    lines = []
-    for name, rows in scores.items():
-        cells = []
-        for number in range(len(rows[0].item.speakers)):
-            gain = np.array(
-                [row.output[number].values["sdr"] - row.input[number].values["sdr"] for row in rows]
-            )
-            gain = gain[np.isfinite(gain)]
-            low, high = bootstrap(gain)
-            cells.append(f"{gain.mean():+.2f} [{low:.2f}, {high:.2f}]" if len(gain) else "-")
-        lines.append([name, *cells])
-    return markdown(["SDR gain (dB) [95 %]", "the speaker with lips", "the one without"], lines)
-
-
-def aims(kind: str, scores: Rows) -> str:
-    """The SDR gain of the model, and how far it is above the others on the same mixtures, beside what was aimed at."""
-    names = list(scores)
-    ours, lines = np.array([sdr(row) for row in scores[names[0]]]), []
-    before = np.array([np.mean([one.values["sdr"] for one in row.input]) for row in scores[names[0]]])
-    for name in ["mixture", *names[1:]]:
-        other = before if name == "mixture" else np.array([sdr(row) for row in scores[name]])
-        difference = (ours - other)[np.isfinite(ours - other)]
-        low, high = bootstrap(difference)
-        aim = next((v for k, v in AIMS[kind].items() if (k in name if k else name == "mixture")), None)
-        wanted = "" if aim is None else f"at least {aim:g}"
-        lines.append([f"{names[0]} less {name}", f"{difference.mean():+.2f} [{low:.2f}, {high:.2f}]", wanted])
-    return markdown(["SDR (dB) [95 %]", "difference", "aim"], lines)
-
-
-def ladder(scores: Rows) -> str:
-    """One line for each rung."""
-    metrics = ("sdr", "si_sdr", "pesq", "estoi")
-    lines = []
-    for name, rows in scores.items():
-        cells = [speakers.gains(rows, metric) for metric in metrics]
-        means = [report.number(cell.output, metric) for cell, metric in zip(cells, metrics, strict=True)]
-        gain = f"{report.number(cells[0].gain, 'sdr', sign=True)} {report.interval(cells[0], 'sdr')}"
-        lines.append([name, *means, gain])
-    return markdown(["rung", *(HEADINGS[metric] for metric in metrics), "SDR gain (dB) [95 %]"], lines)
-
-
-def sdr(row: Row) -> float:
-    """The mean SDR over the speakers of a mixture."""
-    return float(np.mean([one.values["sdr"] for one in row.output]))
 
 
 def speed(options: argparse.Namespace, items: list[SeparationItem], *, noise: bool) -> Speed:
@@ -261,28 +207,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Make the sets, run every system on them, print and write the tables."""
     options = options_of(arguments)
     state, texts, trees = machine(), [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        for kind, items in make_sets(options, Path(folder)).items():
-            noise = kind == DIFFERENT
-            scores = run(systems_of(options, noise=noise), items, options)
-            timed = speed(options, items, noise=noise)
-            texts += [f"**Two speakers at 0 dB, {kind}** ({len(items)} mixtures):", table(scores)]
-            texts += [by_speaker(scores)] * noise + [aims(kind, scores)]
-            if options.ladder:
-                climbed = run(rungs(options.model, noise=noise), items, options)
-                texts += ["The same model, given parts of the truth:", ladder(climbed)]
-                scores |= climbed
-            texts.append(
-                f"Real-time factor of two speakers {timed.separation:.2f}, of enhancement by the same model"
-                f" {timed.enhancement:.2f}: {timed.ratio:.2f} times as long (median of {min(TIMED, len(items))} pairs)."
-            )
-            trees[kind] = {"speed": timed._asdict()} | {
-                name: speakers.tree(rows, model=name, settings={"seed": options.seed})
-                for name, rows in scores.items()
-            }
-            for name, rows in scores.items():
-                for line in speakers.failures(rows):
-                    say(f"{name}: no score for {line}")
+    folder = options.runs / f"sets-{options.mixtures}-{options.seed}{'-development' * options.development}"
+    for kind, items in make_sets(options, folder).items():
+        noise = kind == DIFFERENT
+        scores = run(kind, systems_of(options, noise=noise), items, options)
+        timed = speed(options, items, noise=noise)
+        texts += [f"**Two speakers at 0 dB, {kind}** ({len(items)} mixtures):", table(scores)]
+        texts += [by_speaker(scores)] * noise + [aims(scores, AIMS[kind])]
+        if options.ladder:
+            climbed = run(kind, rungs(options.model, noise=noise), items, options)
+            texts += ["The same model, given parts of the truth:", ladder(climbed)]
+            scores |= climbed
+        texts.append(
+            f"Real-time factor of two speakers {timed.separation:.2f}, of enhancement by the same model"
+            f" {timed.enhancement:.2f}: {timed.ratio:.2f} times as long (median of {min(TIMED, len(items))} pairs)."
+        )
+        trees[kind] = {"speed": timed._asdict()} | {
+            name: speakers.tree(rows, model=name, settings={"seed": options.seed})
+            for name, rows in scores.items()
+        }
+        for name, rows in scores.items():
+            for line in speakers.failures(rows):
+                say(f"{name}: no score for {line}")
     texts.append(f"Made by `{command()}`, seed {options.seed}, on {caution(state)}")
     show(*texts)
     if options.json:

@@ -38,8 +38,7 @@ from pyro_minvae.noise import Floor
 from pyro_minvae.separator import Separator
 from pyro_minvae.types import Visual
 
-FITTING = 100  # updates of gains and noise beside a fixed z
-TRUE_RANK = 10  # of the NMF of the true noise
+FITTING, TRUE_RANK = 100, 10  # of the NMF of the true noise: updates and rank
 GUIDE, LIPS, START = "z of the guide, gains fitted", "z of the lips, gains fitted", "start at the oracle z"
 ORACLE, GAINS = "oracle z, gains fitted", "oracle z and gains"
 NOISE = "oracle z, NMF of the true noise, gains fitted"
@@ -140,7 +139,8 @@ def filters(rung: str, truth: Truth, task: Task, separator: Separator, recipe: R
     if rung == GAINS:
         # The most likely gain of a known power: g = mean_f |s|^2 / sigma.
         gain = (truth.speakers / sigma).mean(-1)
-    for _ in range(FITTING):
+    # As often as the loop would: noise models learn the speech too, if they are given the time.
+    for _ in range(recipe.inference.iterations):
         if rung != NOISE:
             noise.update(marginal_statistics((gain[..., None] * sigma)[:, None], truth.power))
         if rung != GAINS and recipe.inference.gain:
