@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from pyro_minvae.media.lips import save_lips
 from pyro_minvae.types import Lips, Utterance
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "noisy.mkv"
 RATE = 16000
 
 
@@ -130,7 +132,8 @@ def test_ladder_of_a_model_without_lips(folder: Path) -> None:
 
 def test_speed_prints_time_memory_shares_and_floor(folder: Path) -> None:
     printed = run(
-        "speed.py", "--system", f"{folder}/tiny,preset=fast", "--longest", 1, "--clip", 0.5, "--chains", 2,
+        "speed.py", "--system", f"{folder}/tiny,preset=fast,inference.kernel=metropolis,inference.steps=2",
+        "--longest", 1, "--clip", 0.5, "--chains", 2,
         "--threads", 1, "--batch", 2, "--recordings", 2, "--repeats", 1, "--out", folder / "speed.json",
     )  # fmt: skip
     sweeps, shares, floor = tables(printed)
@@ -143,10 +146,65 @@ def test_speed_prints_time_memory_shares_and_floor(folder: Path) -> None:
     # What the profiler saw adds up to the call.
     assert sum(found["profile"]["kinds"].values()) == pytest.approx(found["profile"]["took_s"], rel=0.05)
     counted = {(one["part"], one["kind"]): one for one in found["floor"]["operations"]}
-    # fast: 20 iterations of 2 moves, and a log density more for each new target.
-    assert counted["decoder", "exp"]["calls"] == 40
+    # 20 iterations of 2 moves, and a log density more for each new target.
+    assert counted["decoder", "exp2"]["calls"] == 40
     assert counted["density", "log"]["calls"] == 60
-    assert counted["decoder", "exp"]["shape"][0] % 513 == 0
+    assert counted["decoder", "exp2"]["shape"][0] % 513 == 0
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpora in miniature: three training and three validation clips with a face, voices without, and a noise."""
+    folder = tmp_path_factory.mktemp("corpora")
+    (folder / "grid" / "s1").mkdir(parents=True)
+    for number in range(6):
+        # The sound beside a clip is the clip's: one face may say different things.
+        shutil.copy(EXAMPLE, folder / "grid" / "s1" / f"clip{number}.mkv")
+        soundfile.write(folder / "grid" / "s1" / f"clip{number}.wav", speechlike(RATE, 1.2, number), RATE)
+    (folder / "grid" / "train.txt").write_text("clip0\nclip1\nclip2\n")
+    (folder / "grid" / "val.txt").write_text("clip3\nclip4\nclip5\n")
+    for split, first in (("train", 10), ("val", 20)):
+        (folder / "librispeech" / split).mkdir(parents=True)
+        for number in range(first, first + 3):
+            path = folder / "librispeech" / split / f"{number}-1-0000.flac"
+            soundfile.write(path, speechlike(RATE, 2.5, number), RATE)
+    (folder / "noise").mkdir()
+    hum = np.random.default_rng(0).standard_normal(4 * RATE)
+    soundfile.write(folder / "noise" / "cafe.flac", 0.1 * hum, RATE)
+    return folder
+
+
+def test_separation_compares_and_shows_what_limits(folder: Path, corpora: Path) -> None:
+    page = folder / "page.md"
+    page.write_text("before\n<!-- separation: begin -->\nold\n<!-- separation: end -->\nafter\n")
+    model = f"{folder}/tiny,inference.lips=always"
+    printed = run(
+        "separation.py", corpora, "--model", model, "--audio-model", folder / "blind", "--mixtures", 2, "--ladder",
+        "--rank", 3, "--epochs", 1, "--runs", folder / "runs", "--workers", 1, "--json", folder / "sep.json",
+        "--out", page,
+    )  # fmt: skip
+    same, _, same_rungs, different, by_speaker, _, different_rungs = tables(printed)
+    name = f"{folder}/tiny"
+    systems = [
+        f"{name}, lips", f"{name}, sound alone", f"{folder}/blind, sound alone", "supervised NMF",
+        "mask network, lips", "ideal ratio mask",
+    ]  # fmt: skip
+    assert list(same)[2:] == list(different)[2:] == ["mixture", *systems]
+    assert list(by_speaker)[2:] == systems
+    for table in (same, different):
+        # The truth is far ahead of networks without training, and its estimates are in their places.
+        ideal = table.pop("ideal ratio mask")
+        assert float(ideal[0]) > max(float(cells[0]) for cells in list(table.values())[2:]) + 3
+        assert ideal[-2] == "0 %"
+        assert table[f"{name}, sound alone"][-2] == "-"
+    assert "oracle z and gains" in same_rungs
+    assert "oracle z, NMF of the true noise, gains fitted" in different_rungs.keys() - same_rungs.keys()
+    text = page.read_text()
+    assert text.startswith("before\n<!-- separation: begin -->\n**Two speakers")
+    assert text.endswith("<!-- separation: end -->\nafter\n")
+    assert "old" not in text
+    sets = json.loads((folder / "sep.json").read_text())["sets"]
+    assert all(found["speed"]["ratio"] > 0 for found in sets.values())
 
 
 def test_wrong_systems_end_with_one_line(folder: Path) -> None:
