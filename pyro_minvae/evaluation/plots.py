@@ -47,7 +47,7 @@ def _places(what: str, items: Sequence[Item] | Sequence[SeparationItem], out: Pa
 
 
 def plot_outcome(outcome: Outcome, *, folder: Path, chosen: frozenset[Path]) -> None:
-    """Draw an item into `folder` if its mixture is among `chosen`; for `evaluation.benchmark.evaluate(inspect=)`."""
+    """Draw an item into `folder` if its mixture is among `chosen`; for `evaluation.benchmark.evaluate`."""
     item = outcome.item
     if item.mixture not in chosen:
         return
