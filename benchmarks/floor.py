@@ -1,9 +1,12 @@
 """The least time that a machine could take for the EM loop: what has to be computed, times what each part costs here.
 
-Counted are the matrix products of the decoder and of the noise model, the exponentials, logarithms and divisions of the
-densities and of the M-step, the decoder's tanh, and the random numbers: all that no way of writing the same loop could
-leave out. Additions, comparisons, copies and the STFT are not, nor is the traffic to memory. Each operation is timed
-here by itself, at the shape it has in the loop, with its operands in place; the best of many runs is its ceiling.
+Counted are the matrix products of the decoder and of the noise model, the decoder's logistic functions (tanh x =
+2 logistic(2 x) - 1) and powers of two (exp x = 2^(x log2 e)), the logarithms (of products of two bins), products,
+divisions and sums of the densities, the random numbers, the choice between old and new variances after a decision, and
+the M-step's passes over [N, F]: what the algorithm needs, in the quickest form that we know in this machine's library.
+The STFT is not, nor is anything of the size of z or smaller. Each operation is timed here by itself, at the shape that
+it has in the loop, with its operands in place and, at these sizes, mostly in the processor's cache; the best of many
+runs is its ceiling.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from torch import nn
 
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
+
+# Numbers that a sum runs over, about those of a spectrum.
+BINS = 512
 
 
 class Operation(NamedTuple):
@@ -85,45 +91,67 @@ def operations(enhancer: Enhancer, frames: int, *, lips: bool) -> list[Operation
         if isinstance(one, nn.Linear)
     ]
     need, rounds = moves(config.kernel, config.leapfrogs), config.iterations
+    field = config.e_step == "mean-field" or (config.e_step == "auto" and lips)
     rows, steps = config.chains * frames, config.iterations * config.steps
     found = [Operation("decoder", "matmul", (rows, i, o), steps * need.decodings) for i, o in layers]
     found += [Operation("gradient", "matmul", (rows, o, i), steps * need.gradients) for i, o in layers]
     hidden = rows * sum(o for _, o in layers[:-1])
     densities = steps * need.densities + rounds * need.renewed
     found += [
-        Operation("decoder", "tanh", (hidden,), steps * need.decodings),
-        Operation("decoder", "exp", (rows * bins,), steps * need.decodings),
-        Operation("density", "log", (rows * bins,), densities),
+        Operation("decoder", "sigmoid", (hidden,), steps * need.decodings),
+        Operation("decoder", "exp2", (rows * bins,), steps * need.decodings),
+        # sigma = 2^... + floor and, in marginal E-steps, V = g sigma + the rest.
+        Operation("decoder", "add", (rows * bins,), steps * need.decodings),
+        Operation("density", "fma", (rows * bins,), 0 if field else densities),
+        Operation("density", "mul", (rows * (bins // 2),), densities),
+        Operation("density", "log", (rows * (bins - bins // 2),), densities),
         Operation("density", "div", (rows * bins,), max(densities, steps * need.gradients)),
+        Operation("density", "sum", (rows * bins,), densities),
+        # Through |x|^2 / V^2 - 1 / V and back through the power of two.
+        Operation("gradient", "mul", (rows * bins,), 3 * steps * need.gradients),
+        Operation("choice", "fma", (rows * bins,), steps if need.densities else 0),
         Operation("proposals", "normal", (rows * latent,), 0 if config.kernel == "map" else steps),
     ]
-    found += _maximisation(enhancer, frames, lips=lips)
+    found += _maximisation(enhancer, frames, field=field)
     return [operation for operation in found if operation.calls]
 
 
-def _maximisation(enhancer: Enhancer, frames: int, *, lips: bool) -> list[Operation]:
-    """The M-step's divisions and products, and the filters of the last iterations."""
+def _maximisation(enhancer: Enhancer, frames: int, *, field: bool) -> list[Operation]:
+    """The M-step's passes and products (in the mean field if `field`), and the filters of the last iterations."""
     config, bins = enhancer.recipe.inference, enhancer.recipe.stft.bins
     rank, rounds = getattr(enhancer.recipe.noise, "rank", 1), config.iterations
     draws = config.chains * config.keep
-    mean_field = config.e_step == "mean-field" or (config.e_step == "auto" and lips)
+    whole, one = (draws * frames * bins,), (frames * bins,)
     found = [
-        Operation("filter", "div", (draws * frames * bins,), min(config.average, rounds)),
+        # V and v / V of every draw.
+        Operation("filter", "fma", whole, min(config.average, rounds)),
+        Operation("filter", "div", whole, min(config.average, rounds)),
         # W H anew after each factor; P H', Q H', W' P and W' Q.
         Operation("noise", "matmul", (bins, rank, frames), 2 * rounds),
         Operation("noise", "matmul", (bins, frames, rank), 2 * rounds),
         Operation("noise", "matmul", (rank, bins, frames), 2 * rounds),
     ]
-    if mean_field:
-        # mean_r 1 / sigma; then shares of q(s) before the E-step and after it, and 1 / WH for each factor.
+    if field:
+        # 1 / mean_r[1 / sigma]; then gamma, V, three for E|b|^2 and for E|c|^2, two for P (twice), the gain's ratio and
+        # sum, and before the E-step gamma, V, E|c|^2 and its ratio to g.
+        averaged = Operation("M-step", "div", whole, rounds if draws > 1 else 0)
         return [
             *found,
-            Operation("M-step", "div", (draws * frames * bins,), rounds),
-            Operation("M-step", "div", (frames * bins,), 4 * rounds),
+            averaged,
+            Operation("M-step", "fma", one, 2 * (2 + 2) * rounds + 2 * 2 * rounds + (2 + 2) * rounds),
+            Operation("M-step", "div", one, (1 + 1 + 1 + 1 + 2) * rounds),
+            Operation("M-step", "sum", one, rounds),
         ]
+    # g sigma; then V, 1 / V, 1 / V^2 and |x|^2 / V^2 for each factor, and for the gain two products and sums more.
+    gain = int(config.gain)
     return [
         *found,
-        Operation("M-step", "div", (draws * frames * bins,), (2 + config.gain) * rounds),
+        Operation("M-step", "mul", whole, rounds),
+        Operation("M-step", "fma", whole, 2 * (2 + gain) * rounds),
+        Operation("M-step", "mul", one, (2 + gain) * rounds),
+        Operation("M-step", "div", whole, (2 + gain) * rounds),
+        Operation("M-step", "mul", whole, 2 * gain * rounds),
+        Operation("M-step", "sum", whole, 2 * gain * rounds),
     ]
 
 
@@ -145,11 +173,17 @@ def ceiling(kind: str, shape: tuple[int, ...]) -> float:
         a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
         return best_seconds(lambda: torch.mm(a, b, out=c))
     x, y, z = torch.rand(shape) + 0.5, torch.rand(shape) + 0.5, torch.empty(shape)
+    # Sums are over the bins of a frame.
+    rows = x[: len(x) // BINS * BINS].view(-1, BINS)
     calls: dict[str, Callable[[], object]] = {
-        "exp": lambda: torch.exp(x, out=z),
+        "exp2": lambda: torch.exp2(x, out=z),
         "log": lambda: torch.log(x, out=z),
-        "tanh": lambda: torch.tanh(x, out=z),
+        "sigmoid": lambda: torch.sigmoid(x, out=z),
         "div": lambda: torch.div(x, y, out=z),
+        "mul": lambda: torch.mul(x, y, out=z),
+        "add": lambda: torch.add(x, 1.0, out=z),
+        "fma": lambda: torch.addcmul(x, y, y, out=z),
+        "sum": lambda: torch.sum(rows, -1),
         "normal": lambda: z.normal_(),
     }
     return best_seconds(calls[kind])

@@ -25,14 +25,14 @@ from pyro_minvae.types import Lips
 # The kinds of operation, by torch's names for them.
 KINDS = {
     "matrix products": "mm addmm bmm baddbmm mv addmv dot linalg_eigh",
-    "exp, log, tanh, roots, powers": "exp expm1 log log1p tanh sqrt rsqrt sigmoid softplus logaddexp pow lgamma "
+    "exp, log, tanh, roots, powers": "exp exp2 expm1 log log1p tanh sqrt rsqrt sigmoid softplus logaddexp pow lgamma "
     "tanh_backward sigmoid_backward",
     "divisions": "div reciprocal",
     "random numbers": "normal uniform rand randn random",
     "sums": "sum mean cumsum logsumexp std var",
     "additions, products": "add sub rsub mul neg square addcmul addcdiv diff abs lerp",
     "comparisons, choices": "where clamp clamp_min clamp_max lt gt le ge eq ne maximum minimum isfinite nan_to_num "
-    "logical_and bitwise_and bitwise_not any all masked_fill",
+    "logical_and bitwise_and bitwise_or bitwise_not any all masked_fill",
     "copies": "copy cat stack clone fill zero index index_put _to_copy contiguous constant_pad_nd",
     "Fourier transforms": "_fft_r2c _fft_c2r _fft_c2c",
 }

@@ -62,6 +62,7 @@ class Answer(NamedTuple):
     responsibility: float | None
     real_time_factor: float
     used_video: bool
+    switches: None = None
 
 
 class PublishedLoop:
@@ -117,10 +118,10 @@ class PublishedLoop:
         speech = self.trained.model
         prior = numbers(self.trained, visual, len(power))
         start = self.trained.guide.propose(power, visual).mean.expand(len(power), -1).numpy().astype(kind)
-        variance = speech.given(visual).variance
 
         def decode(z: Array) -> Array:
-            return variance(torch.from_numpy(z.astype(np.float32))).numpy().T.astype(kind)
+            # The network as it is, not as our loop rewrites it.
+            return speech.variance(torch.from_numpy(z.astype(np.float32)), visual).numpy().T.astype(kind)
 
         mixed = self.e_step == "auto" and prior.weight is not None
         loop = mean_field if mixed or self.e_step == "mean-field" else marginal

@@ -179,7 +179,7 @@ def test_separation_compares_and_shows_what_limits(folder: Path, corpora: Path) 
     page.write_text("before\n<!-- separation: begin -->\nold\n<!-- separation: end -->\nafter\n")
     model = f"{folder}/tiny,inference.lips=always"
     printed = run(
-        "separation.py", corpora, "--model", model, "--audio-model", folder / "blind", "--mixtures", 2, "--ladder",
+        "separation.py", corpora, "--model", model, "--audio-model", folder / "blind", "--mixtures", 1, "--ladder",
         "--rank", 3, "--epochs", 1, "--runs", folder / "runs", "--workers", 1, "--json", folder / "sep.json",
         "--out", page,
     )  # fmt: skip

@@ -160,12 +160,19 @@ def gradient_at(log_density: LogDensity, state: ChainState) -> Tensor:
     return value_and_gradient(log_density, state.position)[1]
 
 
-def advance(log_density: LogDensity, state: ChainState, z: Tensor) -> tuple[ChainState, ChainInfo]:
+def advance(
+    log_density: LogDensity, state: ChainState, z: Tensor, *, ahead: bool = True
+) -> tuple[ChainState, ChainInfo]:
     """Go to z without asking for the density, unless it is not finite there and was where the chain is.
 
-    For kernels that reject nothing else. Coupled frames go or stay together, so that the cache stays true.
+    For kernels that reject nothing else. Coupled frames go or stay together, so that the cache stays true. The gradient
+    at z is computed `ahead` with the density, or else by the next step, which saves it before a new target.
     """
-    factors, gradient = value_and_gradient(log_density, z)
+    gradient = None
+    if ahead:
+        factors, gradient = value_and_gradient(log_density, z)
+    else:
+        factors = factors_at(log_density, z)
     finite, was_finite = factors.isfinite(), state.log_density.isfinite()
     if reach_of(log_density) != (0, 0):
         finite = finite.all(-1, keepdim=True).expand(factors.shape)
@@ -174,7 +181,7 @@ def advance(log_density: LogDensity, state: ChainState, z: Tensor) -> tuple[Chai
     new = state._replace(
         position=only(moved, z, state.position),
         log_density=torch.where(moved, factors, state.log_density),
-        gradient=only(moved, gradient, gradient_at(log_density, state)),
+        gradient=None if gradient is None else only(moved, gradient, gradient_at(log_density, state)),
         age=state.age + 1,
     )
     return new, ChainInfo(moved, moved.to(factors.dtype))
