@@ -224,7 +224,7 @@ class ContextEncoder(Section):
 
     width: int = Field(160, ge=1)
     dilations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 1, 2)
-    dropout: Dropout = 0.3
+    dropout: Dropout = 0.2
 
     @property
     def reach(self) -> int:

@@ -213,7 +213,7 @@ def test_resuming_after_any_epoch_gives_the_same_weights(name: str) -> None:
     ("override", "complaint"),
     [
         ("1.corrupt_audio=0.5", "1.mix_speech: expected corrupt_audio = 0 with it, found 0.5"),
-        ("2.guide=visual", "2.mix_speech: expected a guide that hears sound, found visual"),
+        ("1.guide=visual", "1.mix_speech: expected a guide that hears sound, found visual"),
         ("1.mix_speech=[5, -5]", "1.mix_speech: expected the lower level first, found 5 and -5"),
     ],
 )
