@@ -11,6 +11,7 @@ from pyro_minvae.data.folder import pair_by_stem
 from pyro_minvae.enhancer import Enhanced, Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.page import Reporter, check_report
+from pyro_minvae.evaluation.switches import check_switches, write_switches
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.media.audio import (
     WRITABLE,
@@ -48,7 +49,7 @@ class Opened(NamedTuple):
 class Job(NamedTuple):
     """One recording: sound from `audio`, lips from `video` (or None), results to `out` and `noise_out` (or None).
 
-    `report` is where a diagnosis of the enhancement goes, if at all.
+    `report` is where a diagnosis of the enhancement goes, `switches` a table of the modes over time, if at all.
     """
 
     audio: Path
@@ -56,6 +57,7 @@ class Job(NamedTuple):
     out: Path
     noise_out: Path | None
     report: Path | None = None
+    switches: Path | None = None
 
     def run(
         self, enhancer: Enhancer, *, seed: int = 0, watch: Callable[[EMState], None] | None = None
@@ -108,6 +110,13 @@ class Job(NamedTuple):
             clipped = write_audio(path, audio._replace(waveform=waveform))
             if clipped:
                 notes.append(f"{path}: {clipped} samples clipped")
+        if self.switches is not None:
+            if result.switches is None:
+                notes.append(
+                    f"{self.switches}: not written, because the model has no modes to switch between"
+                )
+            else:
+                write_switches(self.switches, result.switches)
         if reporter is not None:
             # Last, so that whatever may go wrong with it costs no result.
             reporter.write(audio, result, recording.seed)
@@ -127,6 +136,7 @@ def plan(
     out: Path | None = None,
     noise_out: Path | None = None,
     report: Path | None = None,
+    switches: Path | None = None,
 ) -> list[Job]:
     """Pair sounds with lips and with outputs, and check that every output can be written before any work.
 
@@ -144,7 +154,7 @@ def plan(
             raise InputError(f"{video}: expected a video or lip crops, found no such file")
         pairs = [(pairs[0][0], video)]
     single = len(pairs) == 1 and not os.path.isdir(inputs[0])
-    for target in (out, noise_out, report):
+    for target in (out, noise_out, report, switches):
         if target is not None and not single:
             make_folder(target, "a folder for the results")
     jobs = [
@@ -153,7 +163,8 @@ def plan(
             lips,
             _output(audio, out, single, ENHANCED),
             None if noise_out is None else _output(audio, noise_out, single, NOISE),
-            None if report is None else _report(audio, report, single),
+            None if report is None else _beside(audio, report, single, ".html"),
+            None if switches is None else _beside(audio, switches, single, ".csv"),
         )
         for audio, lips in pairs
     ]
@@ -205,9 +216,9 @@ def _output(audio: Path, target: Path | None, single: bool, what: str) -> Path:
     return target / f"{audio.stem}{suffix}"
 
 
-def _report(audio: Path, target: Path, single: bool) -> Path:
-    """Where a report goes: the named file, or `STEM.html` in the named folder."""
-    return target if single and not os.path.isdir(target) else target / f"{audio.stem}.html"
+def _beside(audio: Path, target: Path, single: bool, suffix: str) -> Path:
+    """Where a report or a table goes: the named file, or `STEM.SUFFIX` in the named folder."""
+    return target if single and not os.path.isdir(target) else target / f"{audio.stem}{suffix}"
 
 
 def _check(jobs: Sequence[Job]) -> None:
@@ -215,7 +226,7 @@ def _check(jobs: Sequence[Job]) -> None:
     # Unlike Path.resolve, realpath gives an answer for links that go round in circles too.
     inputs = {os.path.realpath(p) for job in jobs for p in (job.audio, job.video) if p is not None}
     for job in jobs:
-        for path in (job.out, job.noise_out, job.report):
+        for path in (job.out, job.noise_out, job.report, job.switches):
             if path is None:
                 continue
             real = os.path.realpath(path)
@@ -225,4 +236,9 @@ def _check(jobs: Sequence[Job]) -> None:
                 raise InputError(f"{path}: expected one output per input, found two ({taken[real]} too)")
             taken[real] = job.audio
             check_writable(path)
-            check_report(path) if path == job.report else check_suffix(path)
+            if path == job.report:
+                check_report(path)
+            elif path == job.switches:
+                check_switches(path)
+            else:
+                check_suffix(path)

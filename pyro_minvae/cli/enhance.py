@@ -42,6 +42,10 @@ def enhance(
     report: Annotated[
         Path | None, typer.Option(help="Diagnosis as .html or .png for one INPUT, folder for several.")
     ] = None,
+    switches: Annotated[
+        Path | None,
+        typer.Option(help="Modes over time as .csv for one INPUT, folder for several (switching models)."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
 ) -> None:
     """Enhance noisy speech, guided by the lips where there is a video."""
@@ -50,7 +54,7 @@ def enhance(
     from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.jobs import plan
 
-    jobs = plan(inputs, video=video, out=out, noise_out=noise_out, report=report)
+    jobs = plan(inputs, video=video, out=out, noise_out=noise_out, report=report, switches=switches)
     enhancer = Enhancer.from_pretrained(model, device=device, preset=preset, overrides=settings or [])
     if enhancer.caution:
         warn(f"{model}: {enhancer.caution}")

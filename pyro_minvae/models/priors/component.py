@@ -62,11 +62,10 @@ class UnpairedPrior(Prior):
             for part, lip in zip(own, seen, strict=True)
         )
         members = normal(mean, scale)
-        weights = dist.Categorical(self._weights(visual.valid[..., others]), validate_args=False)
+        weights = dist.Categorical(self._weights(visual.valid[..., others].to(mean)), validate_args=False)
         return (dist.MixtureSameFamily(weights, members, validate_args=False),)
 
-    def _weights(self, valid: Tensor) -> Tensor:
+    def _weights(self, counted: Tensor) -> Tensor:
         """[..., N, 1 + S]: invalid lips count for nothing."""
-        counted = valid.float()
         share = (1 - AUDIO_SHARE) * counted / counted.sum(-1, keepdim=True).clamp_min(1)
         return torch.cat([1 - share.sum(-1, keepdim=True), share], -1)
