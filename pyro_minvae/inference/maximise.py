@@ -16,11 +16,11 @@ from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, m
 from pyro_minvae.models.noise import Nmf, Statistics
 
 
-def total_variance(gain: Tensor, kept: Tensor) -> Tensor:
-    """sum_j g_j sigma_j of gains [J, ..., N] and draws [J, D, ..., N, F]: [D, ..., N, F]."""
-    total = gain[0][..., None] * kept[0]
-    for own, sigma in zip(gain[1:], kept[1:], strict=True):
-        total.addcmul_(own[..., None], sigma)
+def total_variance(noise: Tensor, gain: Tensor, sigma: Sequence[Tensor]) -> Tensor:
+    """sum_j g_j sigma_j + noise of gains [J, ..., N] and one draw of each source, J of [..., N, F]."""
+    total = torch.addcmul(noise, gain[0][..., None], sigma[0])
+    for own, other in zip(gain[1:], sigma[1:], strict=True):
+        total.addcmul_(own[..., None], other)
     return total
 
 
@@ -28,27 +28,31 @@ def harmonic_mean(kept: Tensor) -> Tensor:
     """1 / mean_r[1 / sigma] of draws [J, D, ..., N, F]: [J, ..., N, F]."""
     if kept.shape[1] == 1:
         return kept[:, 0]
-    return kept.reciprocal().mean(1).reciprocal_()
+    first, *others = kept.unbind(1)
+    mean = first.reciprocal()
+    for one in others:  # draw by draw, which stays in the processor's cache
+        mean += one.reciprocal()
+    return mean.div_(kept.shape[1]).reciprocal_()
 
 
-def marginal_statistics(variances: Tensor, power: Tensor) -> Statistics:
-    """The M-step's P = mean_r |x|^2 V^-2 and Q = mean_r V^-1 for V = sum_j variances_j [J, D, ..., N, F] + noise.
+def marginal_statistics(sigma: Tensor, power: Tensor, gain: Tensor | None = None) -> Statistics:
+    """The M-step's P = mean_r |x|^2 V^-2 and Q = mean_r V^-1 for V = sum_j g_j sigma_j [J, D, ..., N, F] + noise.
 
-    (derivations, eq. 6.18)
+    (derivations, eq. 6.18) `gain` is [J, ..., N]; None: 1.
     """
-    speech = variances[0] if len(variances) == 1 else variances.sum(0)
+    gains = sigma.new_ones(len(sigma), *power.shape[:-1]) if gain is None else gain
 
     def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
-        first, *others = speech
-        q = (first + noise).reciprocal_()
+        first, *others = zip(*(draws.unbind() for draws in sigma), strict=True)
+        q = total_variance(noise, gains, first).reciprocal_()
         p = q.square()
         for one in others:  # draw by draw, which stays in the processor's cache
-            inverse = (one + noise).reciprocal_()
+            inverse = total_variance(noise, gains, one).reciprocal_()
             q += inverse
             p.addcmul_(inverse, inverse)
         if others:
-            q /= len(speech)
-            p /= len(speech)
+            q /= 1 + len(others)
+            p /= 1 + len(others)
         return p.mul_(power), q
 
     return statistics
@@ -84,17 +88,19 @@ def maximise_marginal(
     noise: Nmf, gain: Tensor, kept: Tensor, power: Tensor, *, prior: GainPrior | None, valid: Tensor | None
 ) -> Tensor:
     """Update the noise, then the gains [J, ..., N] one source after another (as they are without a prior)."""
-    speech = total_variance(gain, kept)
-    noise.update(within(marginal_statistics(speech[None], power), valid))
+    noise.update(within(marginal_statistics(kept, power, gain), valid))
     if prior is None:
         return gain
     gain = gain.clone()
-    for j, sigma in enumerate(kept):
-        if j > 0:
-            speech = total_variance(gain, kept)
-        q = (speech + noise.variance()).reciprocal_()
-        p = q.square().mul_(power)
-        gain[j] = marginal_gain(gain[j], *gain_statistics(sigma, p, q), prior=prior)
+    for j in range(len(kept)):
+        up, down = torch.zeros_like(gain[j]), torch.zeros_like(gain[j])
+        for draw in zip(*(draws.unbind() for draws in kept), strict=True):
+            q = total_variance(noise.variance(), gain, draw).reciprocal_()
+            own = gain_statistics(draw[j][None], q.square().mul_(power)[None], q[None])
+            up += own[0]
+            down += own[1]
+        draws = kept.shape[1]
+        gain[j] = marginal_gain(gain[j], up / draws, down / draws, prior=prior)
     return gain
 
 

@@ -24,6 +24,7 @@ class Voice:
         self.tails = torch.ones_like(power) if self.likelihood.weighted else None
         self.sigma = self.speech.variance(self.z)
         self.draws, self.kept = self.z, self.sigma
+        self._room: Tensor | None = None
 
     @property
     def raw(self) -> Tensor:
@@ -32,7 +33,13 @@ class Voice:
 
     def keep(self, draws: list[Tensor], variances: list[Tensor]) -> None:
         """The kept draws [R, ..., N, L] of an E-step and their sigma(z) [R, ..., N, F], moves in order."""
-        self.draws, self.kept = joined(draws), joined(variances)
+        self.draws = joined(draws)
+        if len(variances) == 1:
+            (self.kept,) = variances
+        else:
+            # Fresh memory costs more than what is written into it: the same every time.
+            self._room = torch.cat(variances) if self._room is None else torch.cat(variances, out=self._room)
+            self.kept = self._room
         if self.tails is not None:
             self.kept = self.kept / self.tails
 
