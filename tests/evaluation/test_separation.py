@@ -225,3 +225,40 @@ def test_noise_counts_as_artefact(tmp_path: Path, speech_folder: Path) -> None:
     for old, new in zip(row.input, row.output, strict=True):
         assert old.values["sar"] == pytest.approx(5, abs=2)
         assert new.values["sar"] > old.values["sar"] + 10
+
+
+@pytest.mark.real_data
+def test_lips_tell_one_voice_from_itself(
+    run_cli: Callable[..., Any], tmp_path: Path, data_root: Path
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("bgbbzn\nsbbu3a\n")
+    mixed = run_cli(
+        *(
+            "mix",
+            data_root / "grid",
+            "--list",
+            names,
+            "--speakers",
+            2,
+            "--limit",
+            1,
+            "--out",
+            tmp_path / "set",
+        )
+    )
+    assert mixed.exit_code == 0, mixed.stderr
+    scores = {}
+    for name, option in (("lips", "--video"), ("sound", "--no-video")):
+        done = run_cli(
+            *("evaluate", tmp_path / "set", "--model", "av-separation-grid", "--workers", 1),
+            *("--no-background", option, "--out", tmp_path / name),
+        )
+        assert done.exit_code == 0, done.stderr
+        (group, _) = json.loads((tmp_path / name / "scores.json").read_text(encoding="utf-8"))["summary"]
+        assert group["voices"] == "same"
+        scores[name] = group
+    assert scores["lips"]["swaps"] == 0
+    assert scores["sound"]["swaps"] is None
+    assert scores["lips"]["cells"]["sdr"]["gain"] > 2
+    assert scores["lips"]["cells"]["sdr"]["gain"] > scores["sound"]["cells"]["sdr"]["gain"] + 1
