@@ -1,4 +1,4 @@
-"""How a switching system chooses among its modes, as a section of its recipe."""
+"""The recipe of a switching system: its modes, and how it chooses among them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from pyro_minvae.config import Inference
+from pyro_minvae.noise import GammaChain, Noise
 from pyro_minvae.parts import Section
 
 if TYPE_CHECKING:
@@ -44,3 +46,28 @@ class Switch(Section):
             return torch.full((modes, modes), 1 + self.strength / modes)
         others = self.strength * (1 - self.stay) / max(modes - 1, 1)
         return 1 + torch.full((modes, modes), others).fill_diagonal_(self.strength * self.stay)
+
+
+class ModeSection(Section):
+    """One mode: a bundled `model` or the folder of one, and which side of it.
+
+    `component`: "whole"; of a model with a mixture prior also "lips" or "sound" alone, or "unpaired", the sound beside
+    lips of other times of the recording, which is what speech looks like whose lips are wrong.
+    """
+
+    name: str
+    model: str
+    component: Literal["whole", "lips", "sound", "unpaired"] = "whole"
+
+
+class SwitchingRecipe(Section):
+    """A switching system: `modes` of trained models, the `switch` between them, `noise` and `inference`.
+
+    Of `inference` it uses `iterations`, `average`, `gain`, `gain_prior`, `lips` and the settings of blocks.
+    """
+
+    name: str
+    switch: Switch = Switch()
+    modes: tuple[ModeSection, ...] = Field(min_length=2)
+    noise: Noise = GammaChain()
+    inference: Inference = Inference()

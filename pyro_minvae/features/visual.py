@@ -17,6 +17,9 @@ REACH_S = 0.1
 # Lips are strange beyond this multiple of the strangest training clip, shifted and scaled at random.
 MARGIN = 1.25
 
+# Variance under every component's own, as a share of the largest.
+FLOOR = 0.01
+
 # Clips, and frames of them, enough to find the components of one corpus' lips.
 CLIPS, FRAMES = 150, 5000
 
@@ -42,6 +45,12 @@ class LipProjection(nn.Module):
         self.register_buffer("scale", torch.ones(lips.components))
         self.register_buffer("limit", torch.ones(()))
 
+    @property
+    def typical(self) -> float:
+        """The mean square of one feature over the training frames: what is left of 1 by the floor under `scale`."""
+        floor = FLOOR * self.scale[0] ** 2 / (1 + FLOOR)
+        return float((1 - floor / self.scale**2).mean())
+
     def fit(self, clips: Sequence[Lips]) -> None:
         """Fit the components on some `FRAMES` valid frames of some `CLIPS` clips spread over `clips`.
 
@@ -62,7 +71,7 @@ class LipProjection(nn.Module):
         self.basis.copy_(basis)
         deviation = spread / flat.shape[0] ** 0.5
         # Full whitening would blow the faintest components (camera noise) up to the size of the lips.
-        self.scale.copy_((deviation**2 + 0.01 * deviation[0] ** 2).sqrt())
+        self.scale.copy_((deviation**2 + FLOOR * deviation[0] ** 2).sqrt())
         generator = torch.Generator().manual_seed(0)
         strangest = max(self.strangeness(c, augment(torch.as_tensor(c.crops), generator)) for c in some)
         self.limit.fill_(min(MARGIN * strangest, 1.0))

@@ -17,6 +17,7 @@ from pyro_minvae.config import Inference
 from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.switching.chain import ChainPosterior, forward_backward, maximise_transition
 from pyro_minvae.inference.switching.posterior import ModePosterior
+from pyro_minvae.inference.switching.trust import lip_trust
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf
@@ -30,7 +31,7 @@ class SwitchState(NamedTuple):
     `posterior` r_nk [..., N, M], `log_emissions` log b_nk [..., N, M] and the chain's `log_transition` [..., M, M] and
     `log_initial` [..., M]; `variances` [M, R, ..., N, F] are g_nk sigma^k(z) of the modes' draws, `noise` [..., N, F],
     `gain` [M, ..., N]. `objective` is (9.19) in nats, all recordings together, at the iteration's eps; `acceptance`
-    the share of gradient steps taken. `means` [M, ..., N, L] are those of r(z | k).
+    the share of gradient steps taken. `means` and `scales` [M, ..., N, L] are those of r(z | k).
     """
 
     iteration: int
@@ -44,13 +45,18 @@ class SwitchState(NamedTuple):
     objective: float
     acceptance: float
     means: Tensor
+    scales: Tensor
 
 
 class Mode(NamedTuple):
-    """One of the models to switch between; `needs_lips` holds frames without valid lips against it."""
+    """One of the models to switch between; `needs_lips` holds frames without valid lips against it.
+
+    `evidence` [..., N] is what the pictures say for the mode, in nats (derivations, eq. 9.25).
+    """
 
     source: Source
     needs_lips: bool = False
+    evidence: Tensor | None = None
 
 
 @torch.no_grad()
@@ -114,11 +120,11 @@ class SwitchingEngine:
                 power,
                 draws=switch.draws,
                 gain_prior=GainPrior(*config.gain_prior),
-                penalty=math.log(CERTAIN) / switch.temper if mode.needs_lips else 0.0,
+                evidence=self._evidence(mode),
             )
             for mode in modes
         ]
-        self.led = [mode.needs_lips for mode in modes]
+        self.leading = torch.stack([self._leading(mode) for mode in modes], -1)  # [..., N, M]
         count = len(modes)
         self.concentration = switch.concentration(count).to(power)
         prior = self.concentration - 1
@@ -151,6 +157,7 @@ class SwitchingEngine:
             float(self.objective()),
             float(self._mean(taken)),
             torch.stack([mode.mean for mode in self.modes]),
+            torch.stack([mode.log_scale.exp() for mode in self.modes]),
         )
 
     def fit(self) -> Tensor:
@@ -174,13 +181,28 @@ class SwitchingEngine:
         )
         self.posterior = self.chain.posterior
 
+    def _evidence(self, mode: Mode) -> Tensor | None:
+        """What speaks for a mode beside the sound; tempering leaves it as it is."""
+        if not mode.needs_lips:
+            return None if mode.evidence is None else mode.evidence / self.switch.temper
+        visual, said = mode.source.visual, self.power.new_zeros(self.power.shape[:-1])
+        seen = said.bool() if visual is None else visual.valid
+        said = said if mode.evidence is None else mode.evidence
+        return torch.where(seen, said, math.log(CERTAIN)) / self.switch.temper
+
     def follow_lips(self) -> None:
-        """r(m) of the first iterations: frames with lips go to the modes that need them, alike."""
-        open_modes = torch.stack(
-            [mode.seen & led for mode, led in zip(self.modes, self.led, strict=True)], -1
-        ).to(self.posterior)
-        chosen = open_modes.sum(-1, keepdim=True)
-        self.posterior = torch.where(chosen > 0, open_modes / chosen.clamp_min(1), self.posterior)
+        """r(m) of the first iterations: frames whose pictures look right go to the modes that need them, alike."""
+        led = self.leading.sum(-1, keepdim=True)
+        shares = self.leading.to(self.posterior) / led.clamp_min(1)
+        self.posterior = torch.where(led > 0, shares, self.posterior)
+
+    def _leading(self, mode: Mode) -> Tensor:
+        """Frames [..., N] whose lips may lead: the mode needs them and the pictures do not speak against them."""
+        visual, nothing = mode.source.visual, torch.zeros_like(self.power[..., 0])
+        if visual is None or not mode.needs_lips:
+            return nothing.bool()
+        said = nothing if mode.evidence is None else mode.evidence
+        return lip_trust(said, visual.valid, stay=self.switch.stay) > 0.5 - 1e-6
 
     def fit_noise(self) -> None:
         """W and H from the modes' statistics, weighted by r_nk (derivations, eq. 9.22)."""

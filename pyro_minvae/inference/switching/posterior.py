@@ -24,18 +24,24 @@ class ModePosterior:
 
         log b_nk = -mean_r sum_f [log V + |x|^2 / V] - KL(r(z_n | k) || p_k(z_n | v_n)) + log p(g_nk),
 
-    V = g_nk sigma^k(z^r) + WH, plus `penalty` on frames without lips (derivations, eqs. 9.12, 9.18 and 9.21). What
+    V = g_nk sigma^k(z^r) + WH, plus `evidence` (derivations, eqs. 9.12, 9.18 and 9.21). What
     other modes do enters through the noise WH alone: the best r(z | k) does not depend on r(m).
 
     Args:
         source: the model at its lips, with the start and the spread of r(z | k).
         power: |x|^2 [..., N, F].
         draws: R.
-        penalty: what is added on frames without valid lips, in nats.
+        evidence: what else speaks for the mode [..., N], in nats: its lips.
     """
 
     def __init__(
-        self, source: Source, power: Tensor, *, draws: int, gain_prior: GainPrior, penalty: float = 0.0
+        self,
+        source: Source,
+        power: Tensor,
+        *,
+        draws: int,
+        gain_prior: GainPrior,
+        evidence: Tensor | None = None,
     ) -> None:
         self.speech = source.model.given(source.visual)
         self.power, self.gain_prior = power, gain_prior
@@ -47,7 +53,7 @@ class ModePosterior:
         self.sigma = self.speech.variance(self._draws(self.mean, self.log_scale))
         seen = torch.zeros_like(self.gain, dtype=torch.bool)
         self.seen = seen if source.visual is None else source.visual.valid  # [..., N]
-        self.penalty = torch.where(self.seen, 0.0, penalty)
+        self.evidence = torch.zeros_like(self.gain) if evidence is None else evidence
         self.moments = [torch.zeros_like(self.mean) for _ in range(4)]
         self.age = 0
 
@@ -92,7 +98,7 @@ class ModePosterior:
         likelihood = log_likelihood(self.power, self.gain[..., None] * sigma + noise).mean(0)
         draws = self._draws(mean, log_scale)
         fit = likelihood - divergence(self.speech.prior, mean, log_scale.exp(), draws)
-        return fit + self.gain_prior.log_prob(self.gain) + self.penalty
+        return fit + self.gain_prior.log_prob(self.gain) + self.evidence
 
     def _gradients(self, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The bound [..., N] and its derivatives by mean and log scale; 0 where they are not finite."""

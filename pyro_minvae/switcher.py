@@ -1,0 +1,164 @@
+"""The loop of a switching system, in place of `Denoiser`: pieces of recordings in, filters and modes out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from pyro_minvae.assembly import noise_model
+from pyro_minvae.checkpoint import Trained
+from pyro_minvae.denoiser import Denoiser, Filtered, Piece, Watch
+from pyro_minvae.inference.switching.chain import viterbi
+from pyro_minvae.inference.switching.engine import Mode, SwitchState, switching_em
+from pyro_minvae.inference.switching.posterior import divergence
+from pyro_minvae.inference.switching.trust import SOUND, lip_trust, picture_evidence
+from pyro_minvae.models.distributions import gaussian_parameters
+from pyro_minvae.models.mixture import Source
+from pyro_minvae.models.priors.component import UnpairedPrior
+from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.switch import ModeSection, SwitchingRecipe
+from pyro_minvae.types import Switches, Visual
+
+
+class Part(NamedTuple):
+    """A mode with its trained model, of which `model` is the side that it takes."""
+
+    section: ModeSection
+    trained: Trained
+    model: SpeechModel
+
+    @property
+    def sees(self) -> bool:
+        """Whether lips lead the mode."""
+        return self.model.visual and self.section.component in ("whole", "lips")
+
+
+class Switcher:
+    """The loop of a switching system, in place of `Denoiser`; `leading` is the system that reads the lips."""
+
+    def __init__(
+        self, parts: Sequence[Part], recipe: SwitchingRecipe, leading: Trained, device: torch.device
+    ) -> None:
+        self.parts, self.recipe, self.device = list(parts), recipe, device
+        self._leading = leading
+        self._guides = Denoiser([part.trained for part in parts], leading.recipe, device)
+        self.batches = recipe.inference.tolerance == 0
+
+    @torch.no_grad()
+    def __call__(self, pieces: Sequence[Piece], watch: Watch | None = None) -> list[Filtered]:
+        """The filters of pieces with one speaker each (derivations, eq. 9.17), of which all or none have lips."""
+        found = []
+        for piece in pieces:
+            recent: deque[Tensor] = deque(maxlen=self.recipe.inference.average)
+            state = None
+            modes = self.modes(piece)
+            for state in self.states(piece, modes):
+                if state.iteration > self.recipe.inference.iterations - self.recipe.inference.average:
+                    recent.append(switched_mask(state))
+                if watch is not None:
+                    watch(state)  # type: ignore[arg-type]
+            assert state is not None
+            mean = sum(list(recent)[1:], start=recent[0]) / len(recent)
+            rows = self._rows(state, piece, modes)
+            found.append(Filtered(mean[None], None, state.iteration, state.acceptance, rows))
+        return found
+
+    def modes(self, piece: Piece) -> list[Mode]:
+        """The modes that are run on a piece."""
+        (visual,) = piece.visuals
+        return [self.mode(k, piece.power, visual) for k in self._able(visual)]
+
+    def states(self, piece: Piece, modes: Sequence[Mode]) -> Iterator[SwitchState]:
+        """The EM loop on a piece."""
+        generator = torch.Generator(self.device).manual_seed(piece.seed)
+        recipe, stft = self.recipe, self._leading.recipe.stft
+        source = modes[0].source
+        noise = noise_model(
+            recipe.noise,
+            piece.power,
+            rate=stft.rate / stft.hop,
+            speech=source.model.variance(source.start, source.visual),
+            generator=generator,
+        )
+        return switching_em(
+            modes, noise, piece.power, config=recipe.inference, switch=recipe.switch, generator=generator
+        )
+
+    def _able(self, visual: Visual | None) -> list[int]:
+        """The modes that are run: without any lips those that are led by them are left out."""
+        able = [k for k, part in enumerate(self.parts) if visual is not None or not part.sees]
+        return able or list(range(len(self.parts)))
+
+    def mode(self, k: int, power: Tensor, visual: Visual | None) -> Mode:
+        """Mode k at the lips of a piece, where there are lips and it reads them; it starts where they say."""
+        part = self.parts[k]
+        if part.trained.lips is None or not part.trained.model.visual:
+            visual = None
+        source = self._guides.source(power, visual, k)
+        lips = None if visual is None else self._led(part, visual)
+        if visual is not None and lips is not None and source.spread is not None:
+            chosen = visual.valid[..., None]
+            source = source._replace(
+                start=torch.where(chosen, lips[0], source.start),
+                spread=torch.where(chosen, lips[1], source.spread),
+            )
+        seen = visual if part.model.visual else None
+        mode = Mode(Source(part.model, seen, source.start, source.spread), part.sees)
+        return mode._replace(evidence=self._pictures(part, visual) if part.sees else None)
+
+    def _pictures(self, part: Part, visual: Visual | None) -> Tensor | None:
+        """What the pictures say of the lips by themselves [N]."""
+        lips = part.trained.lips
+        return None if visual is None or lips is None else picture_evidence(visual, lips.lips, lips.typical)
+
+    def _led(self, part: Part, visual: Visual) -> tuple[Tensor, Tensor] | None:
+        """The Gaussian of p(z | lips), if the prior has one."""
+        prior = part.trained.model.prior
+        return gaussian_parameters(prior.conditionals(visual)[0]) if prior.visual else None
+
+    def _rows(self, state: SwitchState, piece: Piece, modes: Sequence[Mode]) -> Tensor:
+        """r_nk, the most probable path, one-hot, and the trust side by side [N, 2 M + 1]: what `switches` reads."""
+        able = self._able(piece.visuals[0])
+        path = viterbi(
+            self.recipe.switch.temper * state.log_emissions, state.log_transition, state.log_initial
+        )
+        shares, steps = state.posterior.new_zeros(2, len(path), len(self.parts))
+        shares[:, able] = state.posterior
+        steps[:, able] = one_hot(path, len(able)).to(steps)
+        return torch.cat([shares, steps, self._trust(state, modes)[:, None]], -1)
+
+    def _trust(self, state: SwitchState, modes: Sequence[Mode]) -> Tensor:
+        """Probability that the lips are right [N], 0 where there are none (derivations, eqs. 9.24 to 9.26)."""
+        led = next((k for k, mode in enumerate(modes) if mode.needs_lips), None)
+        visual = None if led is None else modes[led].source.visual
+        if led is None or visual is None:
+            return torch.zeros_like(state.posterior[:, 0])
+        evidence = modes[led].evidence
+        said = torch.zeros_like(state.posterior[:, 0]) if evidence is None else evidence
+        rival = next(
+            (k for k, mode in enumerate(modes) if isinstance(mode.source.model.prior, UnpairedPrior)), None
+        )
+        if rival is not None:
+            right, other = (modes[k].source.model.prior.components(visual) for k in (led, rival))
+            fit = state.means[rival], state.scales[rival], state.means[rival][None]
+            said = said + SOUND * (divergence(other, *fit) - divergence(right, *fit))
+        return lip_trust(said, visual.valid, stay=self.recipe.switch.stay)
+
+    def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:
+        """The modes' probabilities, the most probable path and the trust, from the rows that the filters came with."""
+        names = tuple(part.section.name for part in self.parts)
+        shares, path, trust = np.split(probabilities, [len(names), 2 * len(names)], axis=-1)
+        sees = any(part.sees for part in self.parts)
+        return Switches(names, times, shares, path.argmax(-1), trust[:, 0] if sees else None)
+
+
+def switched_mask(state: SwitchState) -> Tensor:
+    """sum_k r_nk mean_r [v_k / (v_k + WH)] [..., N, F], v_k = g_nk sigma^k(z^r) (derivations, eq. 9.17)."""
+    masks = torch.stack([(v / (v + state.noise)).mean(0) for v in state.variances])
+    return (state.posterior.movedim(-1, 0)[..., None] * masks).sum(0)

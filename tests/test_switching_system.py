@@ -1,0 +1,216 @@
+"""Switching systems from their recipes to files: what they load, refuse, return and write."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import save_tiny_model
+from typer.testing import CliRunner
+
+from pyro_minvae.cli.main import app
+from pyro_minvae.denoiser import Piece
+from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.errors import InputError
+from pyro_minvae.inference.switching.engine import SwitchState
+from pyro_minvae.media.audio import write_audio
+from pyro_minvae.switcher import Switcher, switched_mask
+from pyro_minvae.switching import is_switching, system_names
+from pyro_minvae.types import Audio, Lips
+
+RATE, SECONDS = 16000, 1.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("switching")
+    save_tiny_model(folder / "av")
+    save_tiny_model(folder / "a", video=False)
+    return folder
+
+
+def recipe(folder: Path, *modes: str, name: str = "system", extra: str = "") -> Path:
+    """A recipe whose modes are "name=model:component"."""
+    text = f'name = "{name}"\n{extra}\n[noise]\nrank = 2\n[inference]\niterations = 4\naverage = 2\n'
+    for mode in modes:
+        called, _, what = mode.partition("=")
+        model, _, component = what.partition(":")
+        path = folder / model
+        text += f'[[modes]]\nname = "{called}"\nmodel = "{path}"\ncomponent = "{component or "whole"}"\n'
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def system(folder: Path) -> Path:
+    return recipe(folder, "lips=av:lips", "sound=av:unpaired")
+
+
+def sound(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=int(RATE * SECONDS)) * 0.1
+
+
+def lips(valid: np.ndarray | None = None) -> Lips:
+    crops = np.random.default_rng(1).integers(0, 256, (25, 16, 16), dtype=np.uint8)
+    return Lips(crops, np.arange(25) / 25, np.ones(25, bool) if valid is None else valid)
+
+
+def enhancer(system: Path, *settings: str) -> Enhancer:
+    return Enhancer.from_pretrained(system, overrides=["inference.lips=always", *settings])
+
+
+@pytest.mark.parametrize("name", system_names())
+def test_bundled_systems_are_models_by_name(name: str) -> None:
+    made = Enhancer.from_pretrained(name, overrides=["inference.iterations=1", "switch.temper=0.5"])
+    assert made.recipe.name == name
+    assert isinstance(made.denoiser, Switcher)
+    assert made.denoiser.recipe.switch.temper == 0.5
+    assert is_switching(name)
+    assert not is_switching("min-vae-grid")
+
+
+def test_the_parts_sum_to_the_mixture_and_seeds_decide(system: Path) -> None:
+    one, two = (enhancer(system)(sound(), RATE, lips(), seed=3) for _ in range(2))
+    np.testing.assert_allclose(one.speech + one.noise, one.mixture)
+    np.testing.assert_array_equal(one.speech, two.speech)
+    assert not np.array_equal(one.speech, enhancer(system)(sound(), RATE, lips(), seed=4).speech)
+
+
+def test_the_switches_are_probabilities_with_their_path(system: Path) -> None:
+    found = enhancer(system)(sound(), RATE, lips()).switches
+    assert found is not None
+    assert found.names == ("lips", "sound")
+    np.testing.assert_allclose(found.probabilities.sum(-1), 1, atol=1e-5)
+    assert found.probabilities.shape == (len(found.times), 2)
+    assert set(found.path) <= {0, 1}
+    assert found.trust is not None
+    assert ((found.trust >= 0) & (found.trust <= 1)).all()
+
+
+def test_without_lips_the_modes_that_they_lead_are_out(system: Path) -> None:
+    result = enhancer(system)(sound(), RATE, None)
+    assert result.switches is not None
+    assert (result.switches.probabilities == [0, 1]).all()
+    assert (result.switches.path == 1).all()
+    assert (result.switches.trust == 0).all()
+    assert not result.used_video
+
+
+def test_frames_without_a_face_have_no_trust(system: Path) -> None:
+    valid = np.arange(25) < 12
+    found = enhancer(system)(sound(), RATE, lips(valid)).switches
+    assert found is not None
+    assert found.trust is not None
+    assert (found.trust[found.times > 0.6] == 0).all()
+    assert found.trust[found.times < 0.4].max() > 0
+
+
+def test_long_recordings_go_in_blocks(system: Path) -> None:
+    made = enhancer(system, "inference.block_s=0.5", "inference.overlap_s=0.1")
+    found = made(sound(), RATE, lips())
+    assert found.switches is not None
+    np.testing.assert_allclose(found.switches.probabilities.sum(-1), 1, atol=1e-5)
+    assert np.isfinite(found.speech).all()
+
+
+def test_the_filter_is_the_modes_average(system: Path) -> None:
+    made = enhancer(system)
+    assert isinstance(made.denoiser, Switcher)
+    power = torch.rand(12, 513, generator=torch.Generator().manual_seed(0))
+    visual = made.visual(lips(), 12)
+    states: list[SwitchState] = []
+    (filtered,) = made.denoiser([Piece(power, (visual,), 0)], states.append)  # type: ignore[arg-type]
+    state = states[-1]
+    by_hand = torch.zeros_like(power)
+    for k, variances in enumerate(state.variances):
+        for variance in variances:
+            by_hand += state.posterior[:, k, None] * variance / (variance + state.noise) / len(variances)
+    torch.testing.assert_close(switched_mask(state), by_hand)
+    torch.testing.assert_close(filtered.masks[0], (switched_mask(states[-2]) + by_hand) / 2)
+
+
+def test_a_whole_model_is_a_mode_and_speakers_switch_without_lips(folder: Path) -> None:
+    path = recipe(folder, "one=a", "two=a", "both=av:sound", name="voices")
+    found = enhancer(path)(sound(), RATE, None).switches
+    assert found is not None
+    assert found.names == ("one", "two", "both")
+    assert found.trust is None
+
+
+@pytest.mark.parametrize(
+    ("modes", "settings", "fault"),
+    [
+        (["one=av:lips"], [], "modes"),
+        (["one=av:lips", "one=a"], [], "different names"),
+        (["one=a:lips", "two=a"], [], "mixture prior"),
+        (["one=missing", "two=a"], [], "expected a bundled model"),
+        (["one=a:both", "two=a"], [], "component"),
+        (["one=a", "two=a"], ["switch.temper=2"], "switch.temper"),
+        (["one=a", "two=a"], ["model.latent=2"], "expected a setting of inference"),
+        (["one=a", "two=a"], ["switch.colour=2"], "unknown key switch.colour"),
+    ],
+)
+def test_faults_are_told_in_one_line(folder: Path, modes: list[str], settings: list[str], fault: str) -> None:
+    path = recipe(folder, *modes, name="faulty")
+    with pytest.raises(InputError, match=fault) as caught:
+        Enhancer.from_pretrained(path, overrides=settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_models_of_two_clocks_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", video=False)
+    config = other / "config.json"
+    config.write_text(config.read_text().replace('"hop": 256', '"hop": 128'))
+    path = recipe(folder, "one=a", f"two={other}", name="clocks")
+    with pytest.raises(InputError, match="one stft"):
+        Enhancer.from_pretrained(path)
+
+
+def test_a_missing_recipe_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found no file"):
+        Enhancer.from_pretrained(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="--preset odd"):
+        Enhancer.from_pretrained("sw-vae", preset="odd")
+
+
+def test_presets_set_noise_and_inference() -> None:
+    made = Enhancer.from_pretrained("vae-mm", preset="fast")
+    assert isinstance(made.denoiser, Switcher)
+    assert made.denoiser.recipe.inference.iterations == made.recipe.inference.iterations == 20
+    assert made.denoiser.recipe.switch.kind == "independent"
+
+
+def test_enhance_writes_the_modes_over_time(system: Path, tmp_path: Path) -> None:
+    noisy, table = tmp_path / "noisy.wav", tmp_path / "modes.csv"
+    write_audio(noisy, Audio(sound()[None], RATE, "PCM_16", "WAV"))
+    said = CliRunner().invoke(
+        app,
+        [
+            "enhance",
+            str(noisy),
+            "--model",
+            str(system),
+            "--out",
+            str(tmp_path / "o.wav"),
+            "--switches",
+            str(table),
+        ],
+    )
+    assert said.exit_code == 0, said.output
+    with open(table, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["time_s", "mode", "p_lips", "p_sound", "trust"]
+    assert {row["mode"] for row in rows} == {"sound"}
+    assert float(rows[-1]["time_s"]) == pytest.approx(SECONDS, abs=0.1)
+
+
+def test_enhance_refuses_a_table_of_another_kind(system: Path, tmp_path: Path) -> None:
+    noisy = tmp_path / "noisy.wav"
+    write_audio(noisy, Audio(sound()[None], RATE, "PCM_16", "WAV"))
+    said = CliRunner().invoke(app, ["enhance", str(noisy), "--model", str(system), "--switches", "modes.txt"])
+    assert said.exit_code != 0
+    assert not list(tmp_path.glob("*enhanced*"))
