@@ -18,7 +18,7 @@ def misfit(*, prior: Any, guide: Any = None, decoder: Any = None) -> str | None:
 
     Args:
         prior: anything with the traits `mixed` (has a switch alpha) and `coupled` (over all frames at once).
-        guide: anything with `mixed` and `reach` (frames that it looks at on either side), or None.
+        guide: anything with `mixed`, and `reach` if it looks at frames on either side, or None.
         decoder: anything with `reach` (frames of context), or None.
     """
     if guide is not None and guide.mixed and not prior.mixed:
@@ -31,7 +31,7 @@ def misfit(*, prior: Any, guide: Any = None, decoder: Any = None) -> str | None:
             f"expected a mixture prior and a mixture guide together, found {_name(prior)} and {_name(guide)}: "
             "the prior has a switch alpha that the guide does not infer"
         )
-    if guide is not None and guide.mixed and guide.reach > 0:
+    if guide is not None and guide.mixed and getattr(guide, "reach", 0) > 0:
         return (
             f"expected a mixture guide that looks at single frames, found {_name(guide)}: "
             "alpha is enumerated frame by frame"

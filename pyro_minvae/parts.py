@@ -211,10 +211,6 @@ class JointEncoder(Section):
     dropout: Dropout = 0.0
 
 
-# Frames that a layer of `ContextEncoder` sees on either side, in units of its dilation.
-TAPS = 2
-
-
 class ContextEncoder(Section):
     """q(z_n | x, v) from sound and lips around frame n: residual layers of `width`, one for each of `dilations`.
 
@@ -225,11 +221,6 @@ class ContextEncoder(Section):
     width: int = Field(160, ge=1)
     dilations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 1, 2)
     dropout: Dropout = 0.2
-
-    @property
-    def reach(self) -> int:
-        """Frames that the last layer sees on either side."""
-        return TAPS * sum(self.dilations)
 
 
 class ResponsibilityNetwork(Section):
@@ -244,11 +235,6 @@ class GuideSection(Section):
 
     mixed: ClassVar[bool] = False
     sees: ClassVar[bool] = False
-
-    @property
-    def reach(self) -> int:
-        """Frames that it looks at on either side."""
-        return 0
 
 
 class AudioGuide(GuideSection):
@@ -283,10 +269,6 @@ class MixedSpeechGuide(GuideSection):
     sees: ClassVar[bool] = True
     kind: Literal["mixed-speech"] = "mixed-speech"
     joint: ContextEncoder = ContextEncoder()
-
-    @property
-    def reach(self) -> int:
-        return self.joint.reach
 
 
 class ProductGuide(GuideSection):

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
 from pyro_minvae.parts import (
-    TAPS,
     AudioEncoder,
     ContextEncoder,
     JointEncoder,
@@ -111,6 +110,10 @@ class JointNetwork(nn.Module):
         return self.network(power, visual)
 
 
+# Frames that a layer sees on either side, in units of its dilation.
+TAPS = 2
+
+
 class ContextLayer(nn.Module):
     """h_n + P gelu(sum_k c_k * norm(h)_(n + k d) + b), |k| <= 2, one number c_k a channel: [..., N, W] to the same.
 
@@ -162,7 +165,7 @@ class ContextNetwork(nn.Module):
 
     def __init__(self, bins: int, dimension: int, latent: int, config: ContextEncoder) -> None:
         super().__init__()
-        self.reach = config.reach
+        self.reach = TAPS * sum(config.dilations)
         trunk = ContextTrunk(bins, dimension, config)
         self.network = GaussianNetwork(trunk, config.width, latent)
 

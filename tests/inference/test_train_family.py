@@ -178,7 +178,7 @@ def test_a_stage_with_a_seeing_decoder_has_lips() -> None:
     system, _ = trained(family_recipe("standard", "audio", "lips"))
     assert system.lips is not None
     runner = training.StageRunner(system, 0, *speech(), "cpu")
-    ((_, visual), *_) = runner.data.epoch(torch.Generator().manual_seed(0))
+    ((_, visual, _), *_) = runner.data.epoch(torch.Generator().manual_seed(0))
     assert visual is not None
     assert bool(visual.valid.any())
 
