@@ -18,9 +18,10 @@ from pyro_minvae.features.stft import analyse, frame_count
 from pyro_minvae.features.stft import power as power_of
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.inference.mixing import Mixing, first_frames, judge
+from pyro_minvae.inference.switching.engine import SwitchState, switched_deviation
 from pyro_minvae.media.audio import resample
 from pyro_minvae.recording import Enhanced, reference
-from pyro_minvae.types import Lips, Visual
+from pyro_minvae.types import Lips, Switches, Visual
 
 if TYPE_CHECKING:
     from pyro_minvae.enhancer import Enhancer
@@ -63,7 +64,8 @@ class Diagnosis(NamedTuple):
     `acceptance` [I] are by EM iteration, the first in nats. `mixing` is None where nothing was sampled (silence, the
     kernel "map"). `found` [T] says in which frames of the video, at `video_times` [T] s, there was a face (None:
     no video was looked at); `without_video` is why lips were not used, empty if they were. `seconds` is how much of
-    `duration` is covered.
+    `duration` is covered. `switches` are the modes of a system that switches between several; it samples nothing, and
+    `deviation` is then that of its own posterior.
     """
 
     times: np.ndarray
@@ -83,6 +85,7 @@ class Diagnosis(NamedTuple):
     kernel: str
     seconds: float
     duration: float
+    switches: Switches | None = None
 
 
 @torch.no_grad()
@@ -114,6 +117,9 @@ def diagnose(
         # A block's last frames reach past its end, where the loop saw zeros.
         count = min(count, first_block(mixture.shape[-1], enhancer))
         power, visual = powers[0][:count], None
+    if isinstance(state, SwitchState):
+        deviation = switched_deviation(state, count, power)
+    elif state is not None:
         if result.used_video and lips is not None:
             visual = Visual(*(part[:count] for part in enhancer.visual(lips, len(powers[0]))))
         source, config = enhancer.source(power, visual), enhancer.recipe.inference
@@ -135,10 +141,22 @@ def diagnose(
         found=None if lips is None else lips.valid[shown],
         without_video=result.without_video,
         model=enhancer.recipe.name,
-        kernel=enhancer.recipe.inference.kernel,
+        kernel="none (Gaussian posteriors)"
+        if isinstance(state, SwitchState)
+        else enhancer.recipe.inference.kernel,
         seconds=min(result.seconds, count * stft.hop / stft.rate),
         duration=result.seconds,
+        switches=_modes(result, count),
     )
+
+
+def _modes(result: Enhanced, count: int) -> Switches | None:
+    """The modes of the first frames; those of lips and sound in one model are shown as responsibilities."""
+    modes = result.switches
+    if modes is None or result.responsibilities is not None:
+        return None
+    trust = None if modes.trust is None else modes.trust[:count]
+    return Switches(modes.names, modes.times[:count], modes.probabilities[:count], modes.path[:count], trust)
 
 
 def first_block(samples: int, enhancer: Enhancer) -> int:
@@ -192,6 +210,11 @@ def numbers(diagnosis: Diagnosis) -> dict[str, float]:
         found["expected error (dB)"] = 10 * np.log10(np.square(diagnosis.deviation).sum() / loudness)
     if diagnosis.responsibilities is not None:
         found["audio responsibility"] = diagnosis.responsibilities.mean()
+    if diagnosis.switches is not None:
+        shares = diagnosis.switches.probabilities.mean(0)
+        found |= {f"mode {name}": share for name, share in zip(diagnosis.switches.names, shares, strict=True)}
+        if diagnosis.switches.trust is not None:
+            found["trust in the lips"] = diagnosis.switches.trust.mean()
     if diagnosis.found is not None and len(diagnosis.found):
         found["video frames with a face (%)"] = 100 * diagnosis.found.mean()
     return {name: float(value) for name, value in found.items()}

@@ -13,6 +13,8 @@ from pyro_minvae.evaluation.diagnosis import BAD_RHAT, Diagnosis
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyro_minvae.types import Switches
+
 RANGE_DB = 70.0
 """How far below the loudest point of the mixture the colours reach."""
 
@@ -42,7 +44,18 @@ def spectra(diagnosis: Diagnosis) -> list[Panel]:
     }
     return [
         Panel(partial(_map, diagnosis, name, picture - top), height=2.0) for name, picture in maps.items()
-    ]
+    ] + modes(diagnosis)
+
+
+def modes(diagnosis: Diagnosis) -> list[Panel]:
+    """The path of a system that switches between modes, and its trust in the lips; none for others."""
+    if diagnosis.switches is None:
+        return []
+    path = Panel(
+        partial(_modes, diagnosis, diagnosis.switches), height=0.5 + 0.25 * len(diagnosis.switches.names)
+    )
+    trusted = diagnosis.switches.trust is not None
+    return [path, *([Panel(partial(_trust, diagnosis, diagnosis.switches), height=0.7)] if trusted else [])]
 
 
 def sampler(diagnosis: Diagnosis) -> list[Panel]:
@@ -182,6 +195,31 @@ def _responsibility(diagnosis: Diagnosis, axis: Any) -> None:
     axis.fill_between(diagnosis.times, 0, diagnosis.responsibilities, alpha=0.25, linewidth=0, color=BLUE)
     axis.set_ylim(-0.03, 1.03)
     _finish(diagnosis, axis, "responsibility of the audio network (1: audio, 0: lips)", "q(audio)")
+
+
+def _modes(diagnosis: Diagnosis, switches: Switches, axis: Any) -> None:
+    step, count = _step(diagnosis), len(switches.names)
+    extent = (diagnosis.times[0] - step / 2, diagnosis.times[-1] + step / 2, -0.5, count - 0.5)
+    axis.imshow(
+        switches.probabilities.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=extent,
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+    )
+    axis.step(diagnosis.times, switches.path, where="mid", color=RED, linewidth=1.2)
+    axis.set_ylim(-0.5, count - 0.5)
+    axis.set_yticks(range(count), switches.names)
+    _finish(diagnosis, axis, "modes: probability (blue) and most probable path (red)", "mode")
+
+
+def _trust(diagnosis: Diagnosis, switches: Switches, axis: Any) -> None:
+    axis.plot(diagnosis.times, switches.trust, color="tab:green", linewidth=1.0)
+    axis.set_ylim(-0.03, 1.03)
+    _finish(diagnosis, axis, "trust: probability that the lips are right", "trust")
 
 
 def _lips(diagnosis: Diagnosis, axis: Any) -> None:

@@ -18,6 +18,7 @@ from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.switching.chain import ChainPosterior, forward_backward, maximise_transition
 from pyro_minvae.inference.switching.posterior import ModePosterior
 from pyro_minvae.inference.switching.trust import lip_trust
+from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf
@@ -135,9 +136,8 @@ class SwitchingEngine:
         self.chain: ChainPosterior | None = None
 
     def iterate(self, iteration: int) -> SwitchState:
-        """r(z | m), r(m), then noise, gains and transitions."""
+        """r(z | m), then noise, gains and transitions at the last r(m), then r(m)."""
         taken = self.fit()
-        self.choose(self.emissions())
         if iteration <= self.switch.lead:
             self.follow_lips()
         self.fit_noise()
@@ -248,3 +248,21 @@ class SwitchingEngine:
 
     def _mean(self, frames: Tensor) -> Tensor:
         return frames.mean() if self.valid is None else (frames * self.valid).sum() / self.valid.sum()
+
+
+def switched_deviation(state: SwitchState, count: int, power: Tensor) -> Tensor:
+    """sqrt(E|c|^2 - |E c|^2) of the speech under r [N, F], of the first `count` frames of one recording.
+
+    E|c|^2 = sum_k r_nk mean_r [(v / V)^2 |x|^2 + v (1 - v / V)] (derivations, eqs. 6.5 and 9.17).
+
+    Args:
+        state: of a loop on one recording.
+        count: N.
+        power: |x|^2 of these frames [N, F].
+    """
+    weights = state.posterior[:count].movedim(-1, 0)[:, None, :, None] / state.variances.shape[1]
+    speech, noise = state.variances[:, :, :count], state.noise[:count]
+    share = speech / (speech + noise)
+    mean = (weights * share).sum((0, 1))
+    square = (weights * second_moment(speech, speech + noise, power)).sum((0, 1))
+    return (square - mean**2 * power).clamp_min(0).sqrt()

@@ -50,7 +50,7 @@ class ModePosterior:
         self.log_scale = spread.clamp_min(1e-3).log()
         self.gain = torch.ones_like(power[..., 0])
         self.epsilon = power.new_zeros(draws, *self.mean.shape)
-        self.sigma = self.speech.variance(self._draws(self.mean, self.log_scale))
+        self._sigma: Tensor | None = None
         seen = torch.zeros_like(self.gain, dtype=torch.bool)
         self.seen = seen if source.visual is None else source.visual.valid  # [..., N]
         self.evidence = torch.zeros_like(self.gain) if evidence is None else evidence
@@ -58,9 +58,16 @@ class ModePosterior:
         self.age = 0
 
     def renew(self, generator: Randomness) -> None:
-        """New eps, and what follows from them."""
+        """New eps."""
         self.epsilon = torch.stack([normal(self.mean, generator) for _ in self.epsilon])
-        self.sigma = self.speech.variance(self._draws(self.mean, self.log_scale))
+        self._sigma = None
+
+    @property
+    def sigma(self) -> Tensor:
+        """sigma(z^r) [R, ..., N, F]; the decoder is the costly part."""
+        if self._sigma is None:
+            self._sigma = self.speech.variance(self._draws(self.mean, self.log_scale))
+        return self._sigma
 
     def variance(self) -> Tensor:
         """g sigma(z^r) [R, ..., N, F]."""
@@ -74,14 +81,14 @@ class ModePosterior:
         """Adam steps on mean and log scale, each taken in those frames whose bound it raises; their share [..., N]."""
         taken = torch.zeros_like(self.gain)
         for _ in range(steps):
-            before, gradients = self._gradients(noise)
+            before, here, gradients = self._gradients(noise)
             mean, log_scale = self._step(gradients, rate)
             sigma = self.speech.variance(self._draws(mean, log_scale))
             better = self._bound(mean, log_scale, noise, sigma) >= before
             chosen = better[..., None]
             self.mean = torch.where(chosen, mean, self.mean)
             self.log_scale = torch.where(chosen, log_scale, self.log_scale)
-            self.sigma = torch.where(chosen, sigma, self.sigma)
+            self._sigma = torch.where(chosen, sigma, here)
             taken = taken + better / steps
         return taken
 
@@ -100,14 +107,14 @@ class ModePosterior:
         fit = likelihood - divergence(self.speech.prior, mean, log_scale.exp(), draws)
         return fit + self.gain_prior.log_prob(self.gain) + self.evidence
 
-    def _gradients(self, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The bound [..., N] and its derivatives by mean and log scale; 0 where they are not finite."""
+    def _gradients(self, noise: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The bound [..., N], sigma, and the bound's derivatives by mean and log scale; 0 where not finite."""
         with torch.enable_grad():
             leaves = [self.mean.detach().requires_grad_(), self.log_scale.detach().requires_grad_()]
             sigma = self.speech.variance(self._draws(leaves[0], leaves[1]))
             bound = self._bound(leaves[0], leaves[1], noise, sigma)
             gradients = torch.autograd.grad(bound.sum(), leaves)
-        return bound.detach(), [gradient.nan_to_num(0.0, 0.0, 0.0) for gradient in gradients]
+        return bound.detach(), sigma.detach(), [gradient.nan_to_num(0.0, 0.0, 0.0) for gradient in gradients]
 
     def _step(self, gradients: list[Tensor], rate: float) -> list[Tensor]:
         """Where Adam would go next."""
