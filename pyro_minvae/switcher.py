@@ -48,7 +48,8 @@ class Switcher:
         self.parts, self.recipe, self.device = list(parts), recipe, device
         self._leading = leading
         self._guides = Denoiser([part.trained for part in parts], leading.recipe, device)
-        self.batches = recipe.inference.tolerance == 0
+        # Pieces go through one by one: most of the time goes into arrays that are large enough by themselves.
+        self.batches = False
 
     @torch.no_grad()
     def __call__(self, pieces: Sequence[Piece], watch: Watch | None = None) -> list[Filtered]:

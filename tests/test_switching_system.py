@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from tiny import save_tiny_model
 from typer.testing import CliRunner
 
@@ -15,6 +16,9 @@ from pyro_minvae.cli.main import app
 from pyro_minvae.denoiser import Piece
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation.diagnosis import diagnose, numbers
+from pyro_minvae.evaluation.page import Reporter
+from pyro_minvae.evaluation.panels import spectra
 from pyro_minvae.inference.switching.engine import SwitchState
 from pyro_minvae.media.audio import write_audio
 from pyro_minvae.switcher import Switcher, switched_mask
@@ -206,6 +210,28 @@ def test_enhance_writes_the_modes_over_time(system: Path, tmp_path: Path) -> Non
     assert list(rows[0]) == ["time_s", "mode", "p_lips", "p_sound", "trust"]
     assert {row["mode"] for row in rows} == {"sound"}
     assert float(rows[-1]["time_s"]) == pytest.approx(SECONDS, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".html", ".png"])
+def test_the_report_shows_modes_and_trust(system: Path, tmp_path: Path, suffix: str) -> None:
+    made, target = enhancer(system), tmp_path / f"report{suffix}"
+    reporter = Reporter(target, made, lips())
+    result = made(sound(), RATE, reporter.lips, watch=reporter.watch)
+    drawn: list[str] = []
+    diagnosis = diagnose(made, sound(), RATE, reporter.lips, result, reporter.watch)
+    for panel in spectra(diagnosis):
+        axis = Figure().add_subplot()
+        panel.draw(axis)
+        drawn.append(axis.get_title(loc="left"))
+    assert [title.partition(":")[0] for title in drawn[-2:]] == ["modes", "trust"]
+    assert {"mode lips", "mode sound", "trust in the lips"} <= set(numbers(diagnosis))
+    # Given the filter the variance is below the noise's, and filters between 0 and 1 vary by a quarter at most.
+    assert reporter.watch.state is not None
+    most = reporter.watch.state.noise.numpy()[: len(diagnosis.times)] + diagnosis.mixture / 4
+    assert (diagnosis.deviation**2 <= most + 1e-6).all()
+    assert diagnosis.deviation.max() > 0
+    reporter.write(Audio(sound()[None], RATE, "PCM_16", "WAV"), result, 0)
+    assert target.stat().st_size > 10_000
 
 
 def test_enhance_refuses_a_table_of_another_kind(system: Path, tmp_path: Path) -> None:
