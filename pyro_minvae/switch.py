@@ -22,8 +22,8 @@ class Switch(Section):
     frames this prior counts for in each row of the transition matrix, which is learnt from the recording if `learn`.
     `temper` is the weight of a frame's evidence: neighbouring frames share their samples, so that a hop of a quarter of
     the window counts a quarter.
-    In the first `lead` iterations frames with lips go to the modes that these lead: only with noise that is known to
-    some extent does the sound say which lips are right.
+    In the first iterations, a share `lead` of all, frames whose pictures look right go to the modes that lips lead:
+    only with noise that is known to some extent does the sound say which lips are right.
     `draws`, `steps` and `rate` are those of the fit: draws of each bound, Adam steps in each EM iteration and their
     size.
     """
@@ -32,7 +32,7 @@ class Switch(Section):
     stay: float = Field(0.97, gt=0, lt=1)
     strength: float = Field(100.0, gt=0)
     learn: bool = True
-    lead: int = Field(20, ge=0)
+    lead: float = Field(0.5, ge=0, le=1)
     temper: float = Field(0.25, gt=0, le=1)
     draws: int = Field(2, ge=1)
     steps: int = Field(1, ge=1)

@@ -58,7 +58,7 @@ def engine(modes: list[Mode], power: Tensor, switch: Switch, **settings: object)
 @pytest.mark.parametrize("kinds", [SPEAKERS, ("standard", "visual"), ("visual", "mixture", "vamp")])
 def test_no_update_lowers_the_objective(kind: str, kinds: tuple[str, ...]) -> None:
     modes, power, _ = made(kinds)
-    settings = Switch(kind=kind, temper=0.5, lead=0, draws=3)  # type: ignore[arg-type]
+    settings = Switch(kind=kind, temper=0.5, lead=0.0, draws=3)  # type: ignore[arg-type]
     loop = engine(modes, power, settings, gain_prior=(2.0, 1.0))
     with torch.no_grad():
         for _ in range(8):
@@ -85,7 +85,7 @@ def test_no_update_lowers_the_objective(kind: str, kinds: tuple[str, ...]) -> No
 def test_the_objective_is_what_the_formula_says() -> None:
     """sum r log b - KL / tau + ... at any r(m) is below it, and at the best one it is it (derivations, eq. 9.19)."""
     modes, power, _ = made()
-    loop = engine(modes, power, Switch(temper=0.5, lead=0))
+    loop = engine(modes, power, Switch(temper=0.5, lead=0.0))
     with torch.no_grad():
         loop.iterate(1)
         b, chain = loop.emissions(), loop.chain
@@ -132,7 +132,7 @@ def test_frames_without_lips_go_to_the_mode_that_needs_none() -> None:
 
 def test_lips_lead_at_first() -> None:
     modes, power, _ = made(("visual", "standard"))
-    loop = engine(modes, power, Switch(lead=1))
+    loop = engine(modes, power, Switch(lead=1.0))
     with torch.no_grad():
         loop.fit()
         loop.choose(loop.emissions())

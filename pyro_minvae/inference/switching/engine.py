@@ -138,7 +138,7 @@ class SwitchingEngine:
     def iterate(self, iteration: int) -> SwitchState:
         """r(z | m), then noise, gains and transitions at the last r(m), then r(m)."""
         taken = self.fit()
-        if iteration <= self.switch.lead:
+        if iteration <= self.switch.lead * self.config.iterations:
             self.follow_lips()
         self.fit_noise()
         self.fit_gains()
