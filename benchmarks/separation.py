@@ -77,7 +77,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("data", type=Path, nargs="?", default=os.environ.get("PYRO_MINVAE_DATA"))
     parser.add_argument("--model", default="av-separation-grid", help="with settings as in quality.py")
-    parser.add_argument("--audio-model", default="a-vae", help="the audio-only VAE")
+    parser.add_argument("--audio-model", default="a-separation", help="the audio-only VAE")
     parser.add_argument("--mixtures", type=int, default=30, help="of each set, default 30")
     parser.add_argument(
         "--set", dest="sets", action="append", choices=[SAME, DIFFERENT], help="default: both"
@@ -152,9 +152,9 @@ def scores_file(kind: str, system: str, options: argparse.Namespace) -> Path:
     """Where the scores of a system on a set are kept: another name for other weights, settings or mixtures."""
     networks: list[str] = []
     if system not in (NMF, MASK, IDEAL):
-        for text in (options.model, options.audio_model):
-            weights = (find_model(parse_system(text).name) / WEIGHTS).read_bytes()
-            networks += [text, hashlib.sha256(weights).hexdigest()]
+        text = options.audio_model if system == f"{options.audio_model}, {ALONE}" else options.model
+        weights = (find_model(parse_system(text).name) / WEIGHTS).read_bytes()
+        networks = [text, hashlib.sha256(weights).hexdigest()]
     own = [
         getattr(options, key) for key in ("mixtures", "seed", "development", "rank", "epochs", "train_clips")
     ]
