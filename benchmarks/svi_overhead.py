@@ -30,6 +30,9 @@ from pyro_minvae.types import Visual
 
 Loss = Callable[[], Tensor]
 
+# The guides that are written by hand here; those that look around in time are not.
+GUIDES = ("audio", "visual", "concatenation", "product", "mixture", "mixture-of-products")
+
 
 def hand_written(system: System, prior: str, guide: str, data: tuple[Tensor, Visual, Tensor]) -> Tensor:
     """-sum_n sum_alpha q(alpha) [log p(alpha, z, s) - log q(alpha, z)] as one would write it without Pyro."""
@@ -134,6 +137,8 @@ def measure(recipe: str, stage: int, batch: int, repeats: int, seed: int) -> dic
     visual = Visual(torch.randn(batch, chosen.lips.dimension), torch.rand(batch) < 0.95)
     weight = torch.rand(batch).clamp(0.01, 0.99)
     prior, guide = what.prior or chosen.model.prior.kind, what.guide or chosen.guide.kind
+    if guide not in GUIDES:
+        sys.exit(f"error: {recipe}: expected a guide among {', '.join(GUIDES)}, found {guide}")
     bound = svi_loss(system.model(prior), system.guide(guide))
 
     def by_pyro() -> Tensor:

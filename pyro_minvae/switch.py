@@ -49,7 +49,7 @@ class Switch(Section):
 
 
 class ModeSection(Section):
-    """One mode: a bundled `model` or the folder of one, and which side of it.
+    """One mode: its `name` in tables and plots, a bundled `model` or the folder of one, and which side of it.
 
     `component`: "whole"; of a model with a mixture prior also "lips" or "sound" alone, or "unpaired", the sound beside
     lips of other times of the recording, which is what speech looks like whose lips are wrong.
@@ -63,7 +63,8 @@ class ModeSection(Section):
 class SwitchingRecipe(Section):
     """A switching system: `modes` of trained models, the `switch` between them, `noise` and `inference`.
 
-    Of `inference` it uses `iterations`, `average`, `gain`, `gain_prior`, `lips` and the settings of blocks.
+    `name` is what messages call it. Of `inference` it uses `iterations`, `average`, `gain`, `gain_prior`, `lips`
+    and the settings of blocks.
     """
 
     name: str

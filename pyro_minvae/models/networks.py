@@ -141,7 +141,7 @@ class ContextLayer(nn.Module):
 
 
 class ContextTrunk(nn.Module):
-    """Sound and lips around each frame: log power, lip features and whether there are any, then `ContextLayer`s."""
+    """Sound and lips around each frame: log power, lip features and whether there are any, then layers of context."""
 
     def __init__(self, bins: int, dimension: int, config: ContextEncoder) -> None:
         super().__init__()
