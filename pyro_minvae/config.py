@@ -113,11 +113,10 @@ class Inference(Section):
     """Monte-Carlo EM: `iterations` of an E-step with `steps` kernel moves of which the last `keep` are averaged.
 
     `kernel` names the sampler: "metropolis" (random walk), "langevin" (unadjusted, LDEM), "mala", "hmc" (with
-    `leapfrogs` steps), "map" (Adam, PEEM), "independence" (proposals from the guide) or "laplace". "auto" is "mala"
-    where the lips chose the start of the chains, which are not to leave it, and "langevin" with wide steps
-    elsewhere, where they have far to go. `step_size` is in units of z (about 1 wide a priori); without one it is
-    the kernel's own. During the first `warmup` moves "metropolis", "mala" and "hmc" adapt it, frame by frame,
-    towards their best acceptance. `chains` chains run side by side in every frame, and all their draws count.
+    `leapfrogs` steps), "map" (Adam, PEEM), "independence" (proposals from the guide) or "laplace". `step_size` is in
+    units of z (about 1 wide a priori); without one it is the kernel's own. During the first `warmup` moves
+    "metropolis", "mala" and "hmc" adapt it, frame by frame, towards their best acceptance. `chains` chains run side
+    by side in every frame, and all their draws count.
     `sweep` says how the chains of several speakers move: "alternate", one speaker after another, each by itself given
     where the others are, or "joint", all speakers of a frame at once with one decision (one speaker: the same, and in
     mean-field E-steps too, where the speakers are independent of each other).
@@ -138,14 +137,12 @@ class Inference(Section):
 
     iterations: int = Field(50, ge=1)
     e_step: Literal["auto", "marginal", "mean-field"] = "auto"
-    kernel: Literal["auto", "metropolis", "langevin", "mala", "hmc", "map", "independence", "laplace"] = (
-        "auto"
-    )
+    kernel: Literal["metropolis", "langevin", "mala", "hmc", "map", "independence", "laplace"] = "metropolis"
     step_size: float | None = Field(None, gt=0)
-    warmup: int = Field(60, ge=0)
+    warmup: int = Field(0, ge=0)
     leapfrogs: int = Field(5, ge=1)
-    steps: int = Field(3, ge=1)
-    keep: int = Field(2, ge=1)
+    steps: int = Field(10, ge=1)
+    keep: int = Field(5, ge=1)
     chains: int = Field(1, ge=1)
     sweep: Literal["alternate", "joint"] = "alternate"
     average: int = Field(10, ge=1)

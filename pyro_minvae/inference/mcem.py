@@ -45,8 +45,6 @@ STEPPING: dict[str, Callable[..., Kernel]] = {
     "hmc": Hmc,
     "map": MapAdam,
 }
-# The Langevin step of "auto": the published one takes chains that start in the noisy sound too short a way.
-WIDE = 0.15
 # Those among them whose step size adapts.
 ADAPTIVE = ("metropolis", "mala", "hmc")
 
@@ -72,7 +70,7 @@ class EMState(NamedTuple):
 
 
 def make_kernel(config: Inference, source: Source) -> Kernel:
-    """The sampler that the configuration names (one of `settled`), for one source.
+    """The sampler that the configuration names, for one source.
 
     Raises:
         ValueError: if it proposes from the guide and the source has no `spread`.
@@ -93,17 +91,10 @@ def make_kernel(config: Inference, source: Source) -> Kernel:
     return STEPPING[config.kernel](**settings)
 
 
-def settled(config: Inference, sources: Sequence[Source]) -> Inference:
-    """The settings with an E-step and a kernel in place of "auto", by whether lips chose where all the chains start."""
+def is_mean_field(config: Inference, sources: Sequence[Source]) -> bool:
+    """Whether the E-step is the mean-field one: by name, or because lips chose where all the chains start."""
     led = all(source.visual is not None and source.led for source in sources)
-    chosen: dict[str, object] = {}
-    if config.e_step == "auto":
-        chosen["e_step"] = "mean-field" if led else "marginal"
-    if config.kernel == "auto":
-        chosen["kernel"] = "mala" if led else "langevin"
-        if not led and config.step_size is None:
-            chosen["step_size"] = WIDE
-    return config.model_copy(update=chosen)
+    return config.e_step == "mean-field" or (config.e_step == "auto" and led)
 
 
 @torch.no_grad()
@@ -157,12 +148,11 @@ class _Engine:
         valid: Tensor | None,
         objective: bool = True,
     ) -> None:
-        config = settled(config, sources)
         self.noise, self.power, self.config, self.generator = noise, power, config, generator
         self.objective = objective
         self.padding = None if valid is None else valid.to(power)  # [..., N]
         self.valid = torch.ones_like(power[..., 0]) if self.padding is None else self.padding
-        self.mean_field = config.e_step == "mean-field"
+        self.mean_field = is_mean_field(config, sources)
         self.voices = [Voice(source, config.chains, power) for source in sources]
         # The sources that are decided upon together; in the mean field each is by itself (derivations, sec. 7).
         together = [range(len(sources))]

@@ -26,7 +26,7 @@ from pyro_minvae.inference.diagnostics import (
     split_rhat,
 )
 from pyro_minvae.inference.kernels.base import Kernel, Target
-from pyro_minvae.inference.mcem import EMState, make_kernel, settled
+from pyro_minvae.inference.mcem import EMState, is_mean_field, make_kernel
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.distributions import as_event
@@ -65,7 +65,6 @@ def judge(
 
     The kernel "map" draws nothing: its deviation is that of the Wiener filter at its points.
     """
-    config = settled(config, [source])
     target, scale = last_target(source, state, power, config)
     if config.kernel == "map":
         variances = state.variances
@@ -96,7 +95,7 @@ def last_target(source: Source, state: EMState, power: Tensor, config: Inference
     if source.model.likelihood.weighted:
         # The weights of heavy tails are in the variances g sigma(z) / w of the kept draws.
         scale = variances[0] / speech.variance(state.draws[0, 0])
-    if settled(config, [source]).e_step == "mean-field":
+    if is_mean_field(config, [source]):
         expected = variances.reciprocal().mean(0).reciprocal()
         expected = second_moment(expected, expected + state.noise, power)
         weight = None if state.responsibility is None else state.responsibility[0]

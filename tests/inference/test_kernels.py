@@ -328,23 +328,14 @@ def test_configuration_names_the_kernel_and_its_settings() -> None:
 
     from pyro_minvae.inference.kernels.independence import Independence
     from pyro_minvae.inference.kernels.laplace import Laplace
-    from pyro_minvae.inference.mcem import WIDE, make_kernel, settled
+    from pyro_minvae.inference.mcem import make_kernel
     from pyro_minvae.models.mixture import Source
-    from pyro_minvae.types import Visual
 
     source = Source(make_model("standard"), None, torch.zeros(4, 3), torch.ones(4, 3))
-    metropolis = Inference(kernel="metropolis", step_size=0.03, warmup=7)
-    assert settled(metropolis, [source]).kernel == "metropolis"
-    assert make_kernel(metropolis, source) == Metropolis(0.03, warmup=7)
-    assert make_kernel(settled(Inference(), [source]), source) == UnadjustedLangevin(WIDE)
-    assert make_kernel(settled(Inference(step_size=0.2), [source]), source) == UnadjustedLangevin(0.2)
-    lips = Visual(torch.zeros(4, 1), torch.ones(4, dtype=torch.bool))
-    led = source._replace(visual=lips)
-    assert make_kernel(settled(Inference(warmup=9), [led]), source) == Mala(warmup=9)
-    # One who is only heard has far to go, whoever else is seen.
-    assert settled(Inference(), [led, source]).kernel == "langevin"
+    assert make_kernel(Inference(step_size=0.03, warmup=7), source) == Metropolis(0.03, warmup=7)
+    assert make_kernel(Inference(), source) == Metropolis()
     hmc = Inference(kernel="hmc", leapfrogs=3, step_size=0.2)
-    assert make_kernel(hmc, source) == Hmc(0.2, leapfrogs=3, warmup=60)
+    assert make_kernel(hmc, source) == Hmc(0.2, leapfrogs=3)
     kinds: dict[str, type] = {"langevin": UnadjustedLangevin, "mala": Mala, "map": MapAdam}
     kinds |= {"independence": Independence, "laplace": Laplace}
     for name, kind in kinds.items():
