@@ -36,7 +36,7 @@ class Switch(Section):
     temper: float = Field(0.25, gt=0, le=1)
     draws: int = Field(2, ge=1)
     steps: int = Field(1, ge=1)
-    rate: float = Field(0.05, gt=0)
+    rate: float = Field(0.1, gt=0)
 
     def concentration(self, modes: int) -> Tensor:
         """kappa [M, M] of the Dirichlet prior on each row of the transition matrix (derivations, eq. 9.15)."""
