@@ -18,7 +18,7 @@ WIDER = 3.0
 STILL, STILL_NATS = 1e-4, 2.0
 
 # Nats for each nat that the sound speaks for the lips of this frame rather than of another time: it is a noisy witness.
-SOUND = 0.1
+SOUND = 0.05
 
 
 def picture_evidence(visual: Visual, lips: LipFeatures, typical: float) -> Tensor:
