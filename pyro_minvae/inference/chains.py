@@ -20,6 +20,7 @@ from torch import Tensor
 from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, Kernel, Target, refresh
 from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.voice import Voice
+from pyro_minvae.models.decoders import Variance
 from pyro_minvae.models.speech import Conditioned
 
 # Whole numbers as wide as floating-point ones, by bytes.
@@ -44,10 +45,13 @@ class Chains:
         self._last = list(self._raw)  # what the decoders said last
         self._here = False
 
-    def _decoder(self, j: int) -> Callable[[Tensor], Tensor]:
-        def variance(z: Tensor) -> Tensor:
-            self._last[j] = self._raw[j] if self._here else self.voices[j].speech.variance(z)
-            return self._last[j]
+    def _decoder(self, j: int) -> Variance:
+        def variance(z: Tensor, known: Tensor | None = None) -> Tensor:
+            known = self._raw[j] if self._here else known
+            if known is None or z.requires_grad:
+                known = self.voices[j].speech.variance(z, known)
+            self._last[j] = known
+            return known
 
         return variance
 
@@ -55,7 +59,8 @@ class Chains:
         """Go on under another target."""
 
         def factors(z: Tensor) -> Tensor:
-            self._here = z is self.z
+            # Also for a view of it that gradients are taken with respect to.
+            self._here = z.data_ptr() == self.z.data_ptr() and z.shape == self.z.shape
             return target(z)
 
         self.target = Target(factors, target.reach)

@@ -6,7 +6,8 @@ To write a new one, subclass `SpectralDecoder` and answer `inputs`, or replace `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,13 @@ from torch.nn import functional
 from pyro_minvae.models.folded import LARGEST, folded
 from pyro_minvae.models.networks import layers
 from pyro_minvae.types import Visual
+
+
+class Variance(Protocol):
+    """sigma(z) [..., N, F] of z [..., N, L] alone."""
+
+    def __call__(self, z: Tensor, known: Tensor | None = None, /) -> Tensor:
+        """`known` is sigma(z), if somebody remembers it: then it may be the answer, or make gradients cheaper."""
 
 
 class SpectralDecoder(nn.Module):
@@ -49,21 +57,21 @@ class SpectralDecoder(nn.Module):
         least = math.log(self.floor)
         return least + functional.softplus(self.output(self.trunk(self.inputs(z, visual))) - least)
 
-    def given(self, visual: Visual | None) -> Callable[[Tensor], Tensor]:
+    def given(self, visual: Visual | None) -> Variance:
         """sigma(., v) at given lips, a function of z alone: what depends on the lips only is computed once."""
         if type(self).variance is not SpectralDecoder.variance:
-            return lambda z: self.variance(z, visual)
+            return lambda z, known=None: self.variance(z, visual)
         of_inputs = self._fixed()
-        return lambda z: of_inputs(self.inputs(z, visual))
+        return lambda z, known=None: of_inputs(self.inputs(z, visual), known)
 
     def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
         """sigma_f(z): [..., N, L] to [..., N, F]."""
         return self._variance_of(self.inputs(z, visual))
 
-    def _variance_of(self, inputs: Tensor) -> Tensor:
+    def _variance_of(self, inputs: Tensor, known: Tensor | None = None) -> Tensor:
         return self.output(self.trunk(inputs)).clamp(max=LARGEST).exp() + self.floor
 
-    def _fixed(self) -> Callable[[Tensor], Tensor]:
+    def _fixed(self) -> Variance:
         """`_variance_of` for weights that stay as they are, as quick as can be."""
         fast = None if torch.is_grad_enabled() else folded(self.trunk, self.output, self.floor)
         return self._variance_of if fast is None else fast
@@ -98,9 +106,9 @@ class LipDecoder(SpectralDecoder):
     def inputs(self, z: Tensor, visual: Visual | None) -> Tensor:
         return self._beside(z, self._embedded(visual))
 
-    def given(self, visual: Visual | None) -> Callable[[Tensor], Tensor]:
+    def given(self, visual: Visual | None) -> Variance:
         embedded, of_inputs = self._embedded(visual), self._fixed()
-        return lambda z: of_inputs(self._beside(z, embedded))
+        return lambda z, known=None: of_inputs(self._beside(z, embedded), known)
 
     def _embedded(self, visual: Visual | None) -> Tensor | None:
         if visual is None:

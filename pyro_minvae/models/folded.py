@@ -3,12 +3,16 @@
 Vector units have a quick logistic function and a quick power of two, and tanh and exp that take several times as long.
 Since tanh x = 2 logistic(2 x) - 1 and exp x = 2^(x log2 e), the factors and the constant can go into the weights once,
 and the network computes the same (to rounding) without either.
+
+The way back is written out as well: with sigma = floor + exp(d(h)) known, d sigma / d d = sigma - floor, so that a
+gradient costs one product of matrices and no power of two, and where sigma is remembered not even the way there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +21,82 @@ from torch.nn import functional
 # Above this the exponent is cut, so that sigma stays finite in single precision.
 LARGEST = 80.0
 
+LOG2_E = math.log2(math.e)
 
-def folded(trunk: nn.Module, output: nn.Module, floor: float) -> Callable[[Tensor], Tensor] | None:
-    """inputs [..., width] to floor + exp(min(output(trunk(inputs)), 80)) [..., F], for weights that do not change.
+
+class Layer(NamedTuple):
+    """A linear layer: `weight` [out, in] and `bias` [out]."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Folded:
+    """inputs [..., width] to sigma = floor + exp(min(d, 80)) [..., F], for weights that do not change.
+
+    `hidden` are layers with logistic functions after them, `last` gives log2 of sigma without its floor.
+    """
+
+    def __init__(self, hidden: Sequence[Layer], last: Layer, floor: float) -> None:
+        self.hidden, self.last, self.floor = list(hidden), last, floor
+        self.limit = LARGEST * LOG2_E
+        # Logistic functions lie between 0 and 1, so many networks cannot come near the limit.
+        self.bounded = bool((last.weight.clamp_min(0).sum(-1) + last.bias < self.limit).all())
+        # Of the natural logarithm: what gradients go back through.
+        self._back = last.weight / LOG2_E
+
+    def __call__(self, inputs: Tensor, known: Tensor | None = None) -> Tensor:
+        """sigma at the inputs; `known` is it, if somebody remembers it, and makes a gradient cheaper."""
+        if inputs.requires_grad and torch.is_grad_enabled():
+            return _Tracked.apply(inputs, known, self)
+        return self.sigma(inputs) if known is None else known
+
+    def sigma(self, inputs: Tensor) -> Tensor:
+        """The way there, without a graph."""
+        values = functional.linear(self._activations(inputs.contiguous())[-1], *self.last)
+        if not self.bounded:
+            values = values.clamp_(max=self.limit)
+        return values.exp2_().add_(self.floor)
+
+    def gradient(self, inputs: Tensor, sigma: Tensor, outer: Tensor) -> Tensor:
+        """The way back: d / d inputs of sum(outer sigma) [..., width]; it can be differentiated again."""
+        slope = (
+            (sigma - self.floor).mul_(outer) if not torch.is_grad_enabled() else (sigma - self.floor) * outer
+        )
+        if not self.bounded:
+            slope = torch.where(sigma - self.floor < 2.0**self.limit, slope, 0.0)
+        values = slope @ self._back
+        for layer, bend in zip(reversed(self.hidden), reversed(self._activations(inputs)), strict=True):
+            values = (values * (bend * (1 - bend))) @ layer.weight
+        return values
+
+    def _activations(self, inputs: Tensor) -> list[Tensor]:
+        """What every hidden layer says."""
+        found, values = [], inputs
+        for layer in self.hidden:
+            values = functional.linear(values, *layer).sigmoid()
+            found.append(values)
+        return found
+
+
+class _Tracked(torch.autograd.Function):
+    """sigma with the way back that `Folded` knows."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, known: Tensor | None, network: Folded) -> Tensor:
+        sigma = network.sigma(inputs) if known is None else known.view_as(known)
+        ctx.save_for_backward(inputs, sigma)
+        ctx.network = network
+        return sigma
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+        inputs, sigma = ctx.saved_tensors
+        return ctx.network.gradient(inputs, sigma, outer[0]), None, None
+
+
+def folded(trunk: nn.Module, output: nn.Module, floor: float) -> Folded | None:
+    """The same network as floor + exp(min(output(trunk(inputs)), 80)), to rounding.
 
     None for a trunk that is not linear layers with tanh after each.
     """
@@ -27,29 +104,13 @@ def folded(trunk: nn.Module, output: nn.Module, floor: float) -> Callable[[Tenso
     linear, bends = [*layers[::2], output], layers[1::2]
     if not layers or len(layers) % 2 or not all(isinstance(one, nn.Tanh) for one in bends):
         return None
-    weights: list[tuple[Tensor, Tensor]] = []
+    found: list[Layer] = []
     for number, layer in enumerate(linear):
         if not isinstance(layer, nn.Linear) or layer.bias is None:
             return None
         weight, bias = layer.weight.detach(), layer.bias.detach()
         if number > 0:  # the layer before answers (tanh + 1) / 2
             weight, bias = 2 * weight, bias - weight.sum(-1)
-        factor = math.log2(math.e) if layer is output else 2.0
-        weights.append((factor * weight, factor * bias))
-    *hidden, (last, offset) = weights
-    limit = LARGEST * math.log2(math.e)
-    # Logistic functions lie between 0 and 1, so many networks cannot come near the limit.
-    bounded = bool((last.clamp_min(0).sum(-1) + offset < limit).all())
-
-    def variance(inputs: Tensor) -> Tensor:
-        values = inputs.contiguous()
-        tracked = values.requires_grad and torch.is_grad_enabled()
-        for weight, bias in hidden:
-            values = functional.linear(values, weight, bias)
-            values = values.sigmoid() if tracked else values.sigmoid_()
-        values = functional.linear(values, last, offset)
-        if not bounded:
-            values = values.clamp(max=limit)
-        return values.exp2() + floor if tracked else values.exp2_().add_(floor)
-
-    return variance
+        factor = LOG2_E if layer is output else 2.0
+        found.append(Layer(factor * weight, factor * bias))
+    return Folded(found[:-1], found[-1], floor)

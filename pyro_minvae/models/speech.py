@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_minvae.legality import misfit
-from pyro_minvae.models.decoders import SpectralDecoder
+from pyro_minvae.models.decoders import SpectralDecoder, Variance
 from pyro_minvae.models.distributions import as_event
 from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood
 from pyro_minvae.models.priors import Components, Prior
@@ -40,7 +40,7 @@ class Conditioned(NamedTuple):
     """
 
     prior: Components
-    variance: Callable[[Tensor], Tensor]
+    variance: Variance
     reach: tuple[int, int]
 
 

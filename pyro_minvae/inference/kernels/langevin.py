@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity, factors_at
+from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity, value_and_gradient
 from pyro_minvae.inference.kernels.blocked import advance, gradient_at
 from pyro_minvae.inference.kernels.draws import Randomness, normal
 
@@ -28,7 +28,8 @@ class UnadjustedLangevin:
             raise ValueError(f"expected step_size > 0, got {self.step_size}")
 
     def init(self, log_density: LogDensity, z: Tensor) -> ChainState:
-        return ChainState(z, factors_at(log_density, z))
+        factors, gradient = value_and_gradient(log_density, z)
+        return ChainState(z, factors, gradient)
 
     def step(
         self, log_density: LogDensity, state: ChainState, generator: Randomness
