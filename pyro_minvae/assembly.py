@@ -135,11 +135,18 @@ def likelihood(section: parts.Likelihood, shapes: Shapes) -> Likelihood:
 
 
 def noise_model(
-    section: noise.Noise, power: Tensor, *, rate: float, speech: Tensor, generator: Generator
+    section: noise.Noise,
+    power: Tensor,
+    *,
+    rate: float,
+    speech: Tensor,
+    generator: Generator,
+    exponent: float = 0.5,
 ) -> Nmf:
     """The noise model that a section names, for the mixture's `power` [..., N, F].
 
-    `rate` is in frames per second; `speech` [..., N, F] is the variance of the speech where the chains start.
+    `rate` is in frames per second; `speech` [..., N, F] is the variance of the speech where the chains start;
+    `exponent` is that of plain NMF's updates.
     """
     if isinstance(section, noise.Floor):
         return Floor(power, level=section.level_db)
@@ -159,7 +166,9 @@ def noise_model(
             smooth = section.smooth_s * rate
             return ArdNmf(power, rank=section.rank, shape=section.shape, smooth=smooth, **start)
         case noise.Nmf():
-            return Nmf(power, rank=section.rank, smooth=section.smooth_s * rate, **start)
+            plain = Nmf(power, rank=section.rank, smooth=section.smooth_s * rate, **start)
+            plain.exponent = exponent
+            return plain
 
 
 def build(section: parts.Import, base: type[Any], shapes: Shapes) -> Any:

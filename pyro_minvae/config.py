@@ -124,6 +124,9 @@ class Inference(Section):
     the rate of its gamma prior; (1, 0) is flat.
     `e_step` = "auto" is "mean-field" where the lips chose the start of the chains and "marginal" elsewhere: the first
     holds on to where the chain starts, which pays if lips chose the place and costs if the noisy sound did.
+    `mean_field` = "published" runs mean-field E-steps by the letter of the papers: q(alpha) starts at 1/2 and q(s) at
+    the mixture, q(s) is not renewed between the M-step and the next E-step, g stays 1, and W and H move by the whole
+    multiplicative factors, which no proof keeps from lowering the objective (noise kind "nmf" only).
     The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains
     begin: the guide's own proposal ("guide": the lips for MIN-VAE), "audio", the audio encoder on the mixture, or
     "prior", the prior's mean (the lips for visual priors).
@@ -137,6 +140,7 @@ class Inference(Section):
 
     iterations: int = Field(50, ge=1)
     e_step: Literal["auto", "marginal", "mean-field"] = "auto"
+    mean_field: Literal["em", "published"] = "em"
     kernel: Literal["metropolis", "langevin", "mala", "hmc", "map", "independence", "laplace"] = "metropolis"
     step_size: float | None = Field(None, gt=0)
     warmup: int = Field(0, ge=0)

@@ -18,7 +18,7 @@ from pyro_minvae.assembly import noise_model
 from pyro_minvae.checkpoint import Trained
 from pyro_minvae.config import Recipe
 from pyro_minvae.inference.kernels.draws import Streams
-from pyro_minvae.inference.mcem import EMState, mcem
+from pyro_minvae.inference.mcem import EMState, exponent_of, mcem
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf, stack
@@ -220,6 +220,7 @@ class Denoiser:
             rate=stft.rate / stft.hop,
             speech=speech.sum(0),
             generator=generator,
+            exponent=exponent_of(self.recipe.inference, sources),
         )
 
 

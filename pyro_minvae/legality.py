@@ -67,6 +67,10 @@ def recipe_fault(recipe: Recipe) -> str | None:
         return (
             f"inference.gain_prior: expected a shape below {stft.bins + 1} for a rate of 0, found {shape:g}"
         )
+    if inference.mean_field == "published" and inference.e_step != "marginal" and recipe.noise.kind != "nmf":
+        return (
+            f"inference.mean_field: expected noise.kind nmf for published updates, found {recipe.noise.kind}"
+        )
     low, high = recipe.training.level_db
     if low > high:
         return f"training.level_db: expected the lower level first, found {low:g} and {high:g}"

@@ -29,7 +29,7 @@ from published import (
 from scenes import FRAMES, Frozen, Scene, draw_scene, settings, si_sdr, use_kernel
 
 from pyro_minvae.inference.maximise import marginal_statistics as package_statistics
-from pyro_minvae.inference.mcem import EMState, mcem
+from pyro_minvae.inference.mcem import EMState, exponent_of, mcem
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.models.noise import Nmf
@@ -124,13 +124,26 @@ class SharedRandom:
 
 
 def both(
-    kind: str, e_step: str, seed: int, *, gain: bool, iterations: int, variance: float = 0.01
+    kind: str,
+    e_step: str,
+    seed: int,
+    *,
+    gain: bool,
+    iterations: int,
+    variance: float = 0.01,
+    letter: bool = False,
 ) -> tuple[Scene, Result, EMState]:
-    """A scene, the papers' loop on it and the package's, from the same start, W, H and random numbers."""
+    """A scene, the papers' loop on it and the package's, from the same start, W, H and random numbers.
+
+    By the `letter` the papers' loop is as they have it, and the package's as its preset "paper" has it.
+    """
     scene = draw_scene((kind,), seed=seed, snr_db=-5)
     noise = Nmf(scene.power, rank=2, generator=torch.Generator().manual_seed(seed))
     factors = noise.W.numpy().copy(), noise.H.numpy().copy()
     config = settings(**PAPER, e_step=e_step, iterations=iterations, steps=40, keep=10, gain=gain)
+    if letter:
+        config = config.model_copy(update={"mean_field": "published"})
+        noise.exponent = exponent_of(config, scene.sources)
     *_, last = mcem(
         scene.sources, noise, scene.power, config=config, generator=torch.Generator().manual_seed(seed)
     )
@@ -140,7 +153,9 @@ def both(
         decode_of(scene),
         prior_of(scene),
         scene.sources[0].start.numpy(),
-        settings=Settings(iterations, exponent=0.5, gain=gain, variance=variance),
+        settings=Settings(iterations)
+        if letter
+        else Settings(iterations, exponent=0.5, gain=gain, variance=variance),
         random=SharedRandom(seed),
         factors=factors,
     )
@@ -173,6 +188,22 @@ def test_mean_field_updates_are_those_of_the_package(
     np.testing.assert_allclose(own.gain, theirs.gain[0].numpy(), rtol=1e-9)
     np.testing.assert_allclose(own.mask.T, masks(theirs.variances, theirs.noise)[0].numpy(), rtol=1e-9)
     if own.pi is not None:
+        assert theirs.responsibility is not None
+        np.testing.assert_allclose(own.pi, theirs.responsibility[0].numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["standard", "mixture", "visual-mixture"])
+@pytest.mark.parametrize("e_step", ["mean-field", "marginal"])
+def test_preset_paper_is_the_published_loop(kind: str, e_step: str) -> None:
+    """To the letter, number for number: draws, noise and responsibilities; the filter is the mean over the draws."""
+    _, own, theirs = both(kind, e_step, 2, gain=True, iterations=6, letter=True)
+    np.testing.assert_allclose(own.chain.draws, theirs.draws[0].numpy(), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose((own.W @ own.H).T, theirs.noise.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(own.gain, theirs.gain[0].numpy(), rtol=1e-6)
+    variances = own.gain * own.chain.sigmas
+    mask = (variances / (variances + own.W @ own.H)).mean(0)
+    np.testing.assert_allclose(mask.T, masks(theirs.variances, theirs.noise)[0].numpy(), rtol=1e-6)
+    if own.pi is not None and e_step == "mean-field":
         assert theirs.responsibility is not None
         np.testing.assert_allclose(own.pi, theirs.responsibility[0].numpy(), atol=1e-9)
 

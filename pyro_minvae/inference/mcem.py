@@ -97,6 +97,11 @@ def is_mean_field(config: Inference, sources: Sequence[Source]) -> bool:
     return config.e_step == "mean-field" or (config.e_step == "auto" and led)
 
 
+def exponent_of(config: Inference, sources: Sequence[Source]) -> float:
+    """That of the multiplicative updates of W and H: 1/2, or 1 in the papers' mean-field loop."""
+    return 1.0 if config.mean_field == "published" and is_mean_field(config, sources) else 0.5
+
+
 @torch.no_grad()
 def mcem(
     sources: Sequence[Source],
@@ -164,8 +169,15 @@ class _Engine:
         ]
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
+        # E|sqrt(g) s|^2 under the papers' q(s) [J, ..., N, F]: the mixture at first, then that of the last E-step.
+        published = self.mean_field and config.mean_field == "published"
+        self.moment = power.expand(len(sources), *power.shape) if published else None
         self._gather()
         self.responsibility = self._responsibilities()
+        if published:
+            self.responsibility = [
+                None if w is None else torch.full_like(w, 0.5) for w in self.responsibility
+            ]
 
     def _gather(self) -> None:
         """What the M-step sees of the chains: variances [J, D, ..., N, F] without gain, and responsibilities."""
@@ -216,12 +228,10 @@ class _Engine:
         group, noise = self.groups[k], self.noise.variance()
         scales = [self._scale(j) for j in range(len(self.voices))]
         if self.mean_field:
-            speech = (
-                self.gain[..., None] * self.harmonic
-            )  # gamma_j, the variance of q(s)'s prior factor (eq. 6.25)
-            total = speech.sum(0) + noise if len(speech) > 1 else speech[0] + noise
-            expected, weight = second_moment(speech[k], total, self.power), self.responsibility[k]
-            return mean_field_target(group.speeches[0], scale=scales[k], expected=expected, weight=weight)
+            expected = self._moments([k])[0] if self.moment is None else self.moment[k]
+            return mean_field_target(
+                group.speeches[0], scale=scales[k], expected=expected, weight=self.responsibility[k]
+            )
         own = [voice in group.voices for voice in self.voices]
         others = sum(
             (self.gain[i][..., None] * other.sigma for i, other in enumerate(self.voices) if not own[i]),
@@ -230,6 +240,14 @@ class _Engine:
         scales = [scale for scale, mine in zip(scales, own, strict=True) if mine]
         return joint_target(group.speeches, scales=scales, others=others, power=self.power)
 
+    def _moments(self, sources: Sequence[int]) -> list[Tensor]:
+        """E|sqrt(g) s_j|^2 [..., N, F] under q(s) of some sources."""
+        noise = self.noise.variance()
+        # gamma_j, the variance of q(s)'s prior factor (eq. 6.25)
+        speech = self.gain[..., None] * self.harmonic
+        total = speech.sum(0) + noise if len(speech) > 1 else speech[0] + noise
+        return [second_moment(speech[j], total, self.power) for j in sources]
+
     def _scale(self, j: int) -> Tensor:
         """The factor g [..., N, 1] or g / w [..., N, F] on sigma(z_j)."""
         gain, tails = self.gain[j][..., None], self.voices[j].tails
@@ -237,7 +255,9 @@ class _Engine:
 
     def _maximise(self) -> None:
         """M-step: the noise, the gains, then the weights; none lowers the objective for the kept draws."""
-        prior = self.gain_prior if self.config.gain else None
+        prior = self.gain_prior if self.config.gain and self.moment is None else None
+        if self.moment is not None:
+            self.moment = torch.stack(self._moments(range(len(self.voices))))
         if self.mean_field:
             self.gain = maximise_mean_field(
                 self.noise, self.gain, self.harmonic, self.power, prior=prior, valid=self.padding

@@ -75,32 +75,37 @@ def log_likelihood(power: Tensor, variance: Tensor) -> Tensor:
     Logarithms cost most, so that bins are multiplied in pairs before: V should lie within 1e-19 and 1e19 (in single
     precision).
     """
-    return _LogLikelihood.apply(power, variance) if variance.requires_grad else _summed(power, variance)
+    return (
+        _LogLikelihood.apply(power, variance)
+        if variance.requires_grad
+        else _summed(power / variance, variance)
+    )
 
 
-def _summed(power: Tensor, variance: Tensor) -> Tensor:
+def _summed(ratio: Tensor, variance: Tensor) -> Tensor:
+    """-sum_f [log V + `ratio`]."""
     bins = variance.shape[-1]
     half = bins // 2
     log_total = (variance[..., :half] * variance[..., bins - half :]).log_().sum(-1)
     if bins % 2:
         log_total += variance[..., half].log()
-    return log_total.add_((power / variance).sum(-1)).neg_()
+    return log_total.add_(ratio.sum(-1)).neg_()
 
 
 class _LogLikelihood(torch.autograd.Function):
-    """The same with its gradient |x|^2 / V^2 - 1 / V in few passes; nothing is learnt through `power`."""
+    """The same with its gradient (|x|^2 / V - 1) / V in few passes; nothing is learnt through `power`."""
 
     @staticmethod
     def forward(ctx: Any, power: Tensor, variance: Tensor) -> Tensor:
+        ratio = power / variance
         ctx.save_for_backward(power, variance)
-        return _summed(power, variance)
+        ctx.ratio = ratio
+        return _summed(ratio, variance)
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[None, Tensor]:
         power, variance = ctx.saved_tensors
         (weight,) = outer
-        inverse = variance.reciprocal()
-        ratio = power * inverse - 1
         if torch.is_grad_enabled():  # somebody wants curvature
-            return None, ratio * inverse * weight[..., None]
-        return None, ratio.mul_(inverse).mul_(weight[..., None])
+            return None, (power / variance - 1) / variance * weight[..., None]
+        return None, (ctx.ratio - 1).div_(variance).mul_(weight[..., None])

@@ -64,6 +64,8 @@ class Nmf:
     per_recording: tuple[str, ...] = ()
     # Which columns of A are the recording's own, [..., M]; None: all. The others pad a batch (see `stack`).
     live: Tensor | None = None
+    # Of the multiplicative updates without a prior.
+    exponent = 0.5
     # W, A and the variance that belongs to them.
     _known: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -120,7 +122,8 @@ class Nmf:
         At P = mean_r |x|^2 V^-2 and Q = mean_r V^-1, minus the likelihood is majorised by a sum over single factors,
         sum u W~^2 / W + d W with u = P H' and d = Q H' for W, and u = W' P B', d = W' Q B' for A (majorise-minimise;
         Fevotte & Idier 2011, with the other sources as a constant part of V as in Leglaive et al. 2018, eqs. 18-19).
-        Without a prior the minimum is W <- W sqrt(u / d), A <- A sqrt(u / d). Columns of W then sum to one.
+        Without a prior the minimum is W <- W sqrt(u / d), A <- A sqrt(u / d). Columns of W then sum to one. An
+        `exponent` of 1 in place of the root is the papers' step: longer, and not proven to go up.
         """
         p, q = statistics(self.variance())
         H = self.H
@@ -152,12 +155,17 @@ class Nmf:
 
     def _move_spectra(self, up: Tensor, down: Tensor) -> None:
         """Minimise sum up W~^2 / W + down W - log p(W), both [..., F, K], from W~."""
-        self.W = self.W * root_ratio(up, down)
+        self.W = self.W * self._factor(up, down)
         self._normalise()
 
     def _move_activations(self, up: Tensor, down: Tensor) -> None:
         """Minimise (or lower) sum up A~^2 / A + down A - log p(A), both [..., K, M], from A~."""
-        self.A = (self.A * root_ratio(up, down)).clamp_min(TINY)
+        self.A = (self.A * self._factor(up, down)).clamp_min(TINY)
+
+    def _factor(self, up: Tensor, down: Tensor) -> Tensor:
+        """(up / down)^exponent."""
+        root = root_ratio(up, down)
+        return root if self.exponent == 0.5 else root ** (2 * self.exponent)
 
     def _normalise(self) -> None:
         """Columns of W sum to one; A takes the scale, so that W H stays."""
