@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from pyro_minvae.blocks import spans
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
-from pyro_minvae.filtering import overlap_of
+from pyro_minvae.filtering import overlap_of, side_by_side
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.jobs import Done, Job, Opened
 
@@ -23,10 +22,10 @@ def run_all(
 ) -> Iterator[tuple[Job, Done | InputError]]:
     """What becomes of each job, in groups as they are finished; a job that fails gives the reason.
 
-    Recordings of one block go through the loop `inference.batch` at a time, each as if it came alone; no more than
-    these are in memory. Longer recordings, and those with a report, go by themselves.
+    Recordings of one block go through the loop side by side, as many as `inference.batch` and `batch_s` let, each as if
+    it came alone; no more than these and the next are in memory. Longer recordings, and those with a report, go by
+    themselves.
     """
-    size = enhancer.recipe.inference.batch if enhancer.denoiser.batches else 1
     waiting: list[tuple[Job, Opened]] = []
     for job in jobs:
         try:
@@ -34,13 +33,13 @@ def run_all(
         except InputError as error:
             yield job, error
             continue
-        if job.report is not None or blocks(enhancer, opened) > 1:
+        if job.report is not None or len(blocks(enhancer, opened)) > 1:
             yield from run_together([(job, opened)], enhancer, bar)
             continue
-        waiting.append((job, opened))
-        if len(waiting) == size:
+        if waiting and rounds(enhancer, [*waiting, (job, opened)]) > 1:
             yield from run_together(waiting, enhancer, bar)
             waiting = []
+        waiting.append((job, opened))
     if waiting:
         yield from run_together(waiting, enhancer, bar)
 
@@ -49,12 +48,9 @@ def run_together(
     group: Sequence[tuple[Job, Opened]], enhancer: Enhancer, bar: Bar
 ) -> Iterator[tuple[Job, Done | InputError]]:
     """Enhance and write a few recordings."""
-    config = enhancer.recipe.inference
-    rounds = sum(blocks(enhancer, opened) for _, opened in group)
-    if enhancer.denoiser.batches:
-        rounds = math.ceil(rounds / config.batch)
-    with bar([job for job, _ in group], rounds * config.iterations) as show:
-        counter = Counter(config.iterations, show)
+    iterations = enhancer.recipe.inference.iterations
+    with bar([job for job, _ in group], rounds(enhancer, group) * iterations) as show:
+        counter = Counter(iterations, show)
         if len(group) == 1:
             outcomes = [_attempt(*group[0], enhancer, watch=counter)]
         else:
@@ -66,12 +62,18 @@ def run_together(
     yield from zip([job for job, _ in group], outcomes, strict=True)
 
 
-def blocks(enhancer: Enhancer, opened: Opened) -> int:
-    """How many blocks a recording is cut into."""
+def rounds(enhancer: Enhancer, group: Sequence[tuple[Job, Opened]]) -> int:
+    """How often the loop runs for a group of recordings that all have lips, or none."""
+    lengths = [length for _, opened in group for length in blocks(enhancer, opened)]
+    return len(side_by_side(lengths, enhancer.recipe, enhancer.denoiser, enhancer.device))
+
+
+def blocks(enhancer: Enhancer, opened: Opened) -> list[int]:
+    """The lengths of the blocks that a recording is cut into, in samples."""
     stft, recording = enhancer.recipe.stft, opened.recording
     samples = round(opened.audio.waveform.shape[-1] / recording.rate * stft.rate)
     size = stft.hops(enhancer.recipe.inference.block_s) * stft.hop
-    return len(spans(samples, block=size, overlap=overlap_of(enhancer.recipe)))
+    return [len(span) for span in spans(samples, block=size, overlap=overlap_of(enhancer.recipe))]
 
 
 class Counter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,20 @@ def spans(samples: int, *, block: int, overlap: int) -> list[range]:
         starts.pop()
     ends = [start + block for start in starts[:-1]] + [samples]
     return [range(start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def packed(lengths: Sequence[int], *, most: int, room: float) -> list[slice]:
+    """Neighbours to go side by side, padded to the longest of each group: `most` of them and `room` samples at most.
+
+    One that is longer than the room goes by itself.
+    """
+    groups, first = [], 0
+    for end in range(1, len(lengths) + 1):
+        ahead = lengths[first : end + 1]
+        if end == len(lengths) or len(ahead) > most or max(ahead) * len(ahead) > room:
+            groups.append(slice(first, end))
+            first = end
+    return groups
 
 
 def fade(span: range, *, samples: int, overlap: int) -> Tensor:

@@ -133,9 +133,9 @@ class Inference(Section):
     `lips` = "auto" leaves out lips that move unlike any in training: guidance from a face that the networks cannot
     read is worse than none.
     `tolerance` > 0 stops early once the objective gains less than that share of its total gain in five iterations.
-    Recordings longer than `block_s` are cut into blocks that overlap by `overlap_s` (s), and up to `batch` blocks, of
-    one recording or of several, go through the loop side by side (few on a processor, whose caches they share; many
-    on an accelerator; one where `tolerance` > 0 or the model couples frames).
+    Recordings longer than `block_s` are cut into blocks that overlap by `overlap_s` (s). Up to `batch` blocks, of one
+    recording or of several, go through the loop side by side, on a processor `batch_s` at most altogether (s, as long
+    as the longest each), since they share its caches; one at a time where `tolerance` > 0 or the model couples frames.
     """
 
     iterations: int = Field(50, ge=1)
@@ -157,7 +157,8 @@ class Inference(Section):
     tolerance: float = Field(0.0, ge=0)
     block_s: float = Field(20.0, gt=0)
     overlap_s: float = Field(1.0, ge=0)
-    batch: int = Field(2, ge=1)
+    batch: int = Field(32, ge=1)
+    batch_s: float = Field(20.0, gt=0)
 
 
 class Recipe(Section):

@@ -81,7 +81,7 @@ class Enhancer:
         return self.many([Recording(waveform, rate, video, seed)], watch=watch)[0]
 
     def many(self, recordings: Sequence[Recording], *, watch: Watch | None = None) -> list[Enhanced]:
-        """Enhance several recordings, `inference.batch` blocks of them side by side; each as if it came alone.
+        """Enhance several recordings, blocks of them side by side as `inference` says; each as if it came alone.
 
         Raises:
             InputError: as for one, before any is enhanced.

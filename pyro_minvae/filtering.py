@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from pyro_minvae.blocks import spans
+from pyro_minvae.blocks import packed, spans
 from pyro_minvae.config import Recipe
 from pyro_minvae.denoiser import Loop, Watch
 from pyro_minvae.recording import Finished, Mixture, OpenRecording, Recording
@@ -66,15 +67,24 @@ class Filtering:
         """
         stft, inference = self.recipe.stft, self.recipe.inference
         block = stft.hops(inference.block_s) * stft.hop
-        size = inference.batch if self.loop.batches else 1
         todo: dict[tuple[bool, ...], list[tuple[OpenRecording, range]]] = {}
         for one in recordings:
             if one.peak > 0:
                 for span in spans(one.samples, block=block, overlap=overlap_of(self.recipe)):
                     todo.setdefault(one.sees(span), []).append((one, span))
         for sees in sorted(todo, reverse=True):
-            for first in range(0, len(todo[sees]), size):
-                yield todo[sees][first : first + size]
+            for group in side_by_side(
+                [len(span) for _, span in todo[sees]], self.recipe, self.loop, self.device
+            ):
+                yield todo[sees][group]
+
+
+def side_by_side(lengths: Sequence[int], recipe: Recipe, loop: Loop, device: torch.device) -> list[slice]:
+    """Which of the blocks of these lengths (samples) go through the loop together."""
+    inference = recipe.inference
+    most = inference.batch if loop.batches else 1
+    room = inference.batch_s * recipe.stft.rate if device.type == "cpu" else math.inf
+    return packed(lengths, most=most, room=room)
 
 
 def overlap_of(recipe: Recipe) -> int:

@@ -132,7 +132,7 @@ class Separator:
     def many(
         self, mixtures: Sequence[Mixture], *, background: bool = True, watch: Watch | None = None
     ) -> list[Separated]:
-        """Separate several recordings, `inference.batch` blocks of them side by side; each as if it came alone.
+        """Separate several recordings, blocks of them side by side as `inference` says; each as if it came alone.
 
         Raises:
             InputError: as for one, before any is separated.

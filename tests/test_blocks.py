@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tiny import save_tiny_model
 from tiny_training import RATE as SLOW
 from tiny_training import tiny_recipe
 
-from pyro_minvae.blocks import fade, spans
+from pyro_minvae.blocks import fade, packed, spans
 from pyro_minvae.checkpoint import save_model
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
@@ -177,3 +178,15 @@ def test_presets_run_and_settings_come_on_top(model: Path, preset: str) -> None:
     assert enhancer.recipe.inference.iterations == 2
     assert enhancer.recipe.inference.steps == preset_recipe(load_recipe("a-vae"), preset).inference.steps
     assert enhancer(speechlike(RATE, 0.4, seed=0), RATE).speech.any()
+
+
+@given(st.lists(st.integers(1, 50), max_size=20), st.integers(1, 6), st.integers(1, 120))
+def test_groups_side_by_side_fill_their_room_and_no_more(lengths: list[int], most: int, room: int) -> None:
+    groups = packed(lengths, most=most, room=room)
+    assert [length for group in groups for length in lengths[group]] == lengths
+    for group in groups:
+        inside = lengths[group]
+        assert len(inside) == 1 or (len(inside) <= most and max(inside) * len(inside) <= room)
+    for group, following in itertools.pairwise(groups):
+        inside = [*lengths[group], lengths[following.start]]
+        assert len(inside) > most or max(inside) * len(inside) > room, "the next one had room"
