@@ -17,7 +17,7 @@ from pyro_minvae.guides.single import AudioGuide, ConcatenationGuide, ProductGui
 from pyro_minvae.models.decoders import ContextDecoder, LipDecoder, SpectralDecoder
 from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood, StudentT
 from pyro_minvae.models.networks import AudioWeight, ContextNetwork, JointNetwork
-from pyro_minvae.models.noise import Nmf, stationary
+from pyro_minvae.models.noise import Nmf, published, stationary
 from pyro_minvae.models.noise_ard import ArdNmf
 from pyro_minvae.models.noise_chain import ChainNmf
 from pyro_minvae.models.noise_floor import Floor
@@ -166,7 +166,10 @@ def noise_model(
             smooth = section.smooth_s * rate
             return ArdNmf(power, rank=section.rank, shape=section.shape, smooth=smooth, **start)
         case noise.Nmf():
-            plain = Nmf(power, rank=section.rank, smooth=section.smooth_s * rate, **start)
+            if section.start == "published":
+                plain = published(power, rank=section.rank, generator=generator)
+            else:
+                plain = Nmf(power, rank=section.rank, smooth=section.smooth_s * rate, **start)
             plain.exponent = exponent
             return plain
 

@@ -19,7 +19,6 @@ from pyro_minvae.checkpoint import Trained
 from pyro_minvae.config import Recipe
 from pyro_minvae.inference.kernels.draws import Streams
 from pyro_minvae.inference.mcem import EMState, exponent_of, mcem
-from pyro_minvae.inference.wiener import masks
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf, stack
 from pyro_minvae.types import Switches, Visual
@@ -99,7 +98,7 @@ class Denoiser:
         for state in self.states(pieces, objective=watch is not None or config.tolerance > 0):
             # The filters and not the variances, of which there is one for each draw; only those that may be the last.
             if config.tolerance > 0 or state.iteration > config.iterations - config.average:
-                recent.append(masks(state.variances, state.noise))
+                recent.append(state.filters())
             if watch is not None:
                 watch(state)
         assert state is not None

@@ -71,6 +71,9 @@ def recipe_fault(recipe: Recipe) -> str | None:
         return (
             f"inference.mean_field: expected noise.kind nmf for published updates, found {recipe.noise.kind}"
         )
+    noise = recipe.noise
+    if noise.kind == "nmf" and noise.start == "published" and (noise.quiet > 0 or noise.smooth_s > 0):
+        return "noise.start: expected loud with noise.quiet or noise.smooth_s, found published"
     low, high = recipe.training.level_db
     if low > high:
         return f"training.level_db: expected the lower level first, found {low:g} and {high:g}"

@@ -16,11 +16,15 @@ class NoiseSection(Section):
 
 
 class Nmf(NoiseSection):
-    """Noise variance W H of `rank` components; with `smooth_s` > 0, H is a sum of bumps that long (s)."""
+    """Noise variance W H of `rank` components; with `smooth_s` > 0, H is a sum of bumps that long (s).
+
+    `start` = "loud" draws factors far louder than the mixture, "published" uniform on (0, 1), as the papers do.
+    """
 
     kind: Literal["nmf"] = "nmf"
     rank: int = Field(16, ge=1)
     smooth_s: float = Field(0.0, ge=0)
+    start: Literal["loud", "published"] = "loud"
 
 
 class GammaChain(NoiseSection):

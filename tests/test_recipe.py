@@ -14,6 +14,7 @@ from pyro_minvae.recipe import load_recipe, override_recipe, recipe_names
 STAGE = "training.stages"
 MISFITS = {
     "inference.keep=99": "inference.keep: expected at most inference.steps",
+    'noise={kind="nmf",start="published",quiet=0.2}': "noise.start: expected loud with noise.quiet",
     "inference.mean_field=published": "inference.mean_field: expected noise.kind nmf",
     "inference.gain_prior=[99, 0]": "inference.gain_prior: expected a shape below",
     "training.level_db=[0, -20]": "training.level_db: expected the lower level first, found 0 and -20",

@@ -32,7 +32,7 @@ from pyro_minvae.inference.maximise import (
 )
 from pyro_minvae.inference.targets import joint_target, mean_field_target
 from pyro_minvae.inference.voice import Voice
-from pyro_minvae.inference.wiener import mean_of, second_moment
+from pyro_minvae.inference.wiener import masks, mean_of, second_moment
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf
@@ -56,7 +56,7 @@ class EMState(NamedTuple):
     (g sigma(z) / w for heavy-tailed speech), `noise` [..., N, F] the noise variance, `gain` [J, ..., N]; `objective`
     is -mean_r sum [log V + |x|^2 / V] + log p(noise) + log p(g) in nats, all recordings together, plus log p(w) in
     marginal E-steps; `acceptance` the share of accepted proposals; `responsibility` [J, ..., N] the probability of the
-    audio component (None for priors without alpha).
+    audio component (None for priors without alpha). `published` tells that the loop is the papers' mean-field one.
     """
 
     iteration: int
@@ -67,6 +67,14 @@ class EMState(NamedTuple):
     objective: float
     acceptance: float
     responsibility: Tensor | None
+    published: bool = False
+
+    def filters(self) -> Tensor:
+        """The Wiener filters [J, ..., N, F]: the mean over the draws, or the papers' gamma / (gamma + WH).
+
+        (derivations, eqs. 6.9 and 6.25)
+        """
+        return masks(harmonic_mean(self.variances)[:, None] if self.published else self.variances, self.noise)
 
 
 def make_kernel(config: Inference, source: Source) -> Kernel:
@@ -209,6 +217,7 @@ class _Engine:
             self._objective(variances) if self.objective else math.nan,
             float((accepted * self.valid).sum() / self.valid.sum()),
             torch.stack(weights) if len(weights) == len(self.voices) else None,
+            self.moment is not None,
         )
 
     def _objective(self, variances: Tensor) -> float:

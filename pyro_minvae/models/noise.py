@@ -175,6 +175,17 @@ class Nmf:
         self.A = (self.A * scale.mT).clamp_min(TINY)
 
 
+def published(power: Tensor, *, rank: int, generator: torch.Generator | None = None) -> Nmf:
+    """NMF whose W and H start uniform on (0, 1), as the published programs have it for max|x| = 1."""
+    noise = Nmf(power, rank=rank, generator=generator)
+    noise.W, noise.A = (
+        torch.rand(one.shape, generator=generator, dtype=power.dtype, device=power.device)
+        for one in (noise.W, noise.A)
+    )
+    noise._normalise()
+    return noise
+
+
 def stationary(
     power: Tensor,
     *,

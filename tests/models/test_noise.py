@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf, Statistics, bumps
+from pyro_minvae.models.noise import Nmf, Statistics, bumps, published
 
 BATCHES = st.sampled_from([(), (2,), (2, 3)])
 
@@ -179,6 +179,17 @@ def test_noise_starts_above_the_mixture_and_in_proportion_to_it(problem: Problem
     ratio = problem.nmf.variance().mean((-1, -2)) / problem.power.mean((-1, -2)) / problem.power.shape[-1]
     assert float(ratio.min()) > 0.25
     assert float(ratio.max()) < 2.25
+
+
+def test_the_published_start_does_not_listen() -> None:
+    """W H of uniform factors: mean K / 4, whatever the mixture's level."""
+    start = [
+        published(level * torch.ones(300, 200), rank=8, generator=torch.Generator().manual_seed(0)).variance()
+        for level in (1e-3, 10.0)
+    ]
+    assert torch.equal(*start)
+    assert float(start[0].mean()) == pytest.approx(8 / 4, rel=0.05)
+    assert 0.3 < float(start[0].std()) < 0.7  # sqrt(K (1/9 - 1/16)) = 0.62 and less, since rows share factors
 
 
 @given(st.integers(1, 200), st.floats(1.01, 80.0))
