@@ -143,6 +143,17 @@ def write_between(path: Path, text: str, *, begin: str, end: str) -> None:
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
+def publish(
+    texts: Sequence[str], tree: object, *, page: Path | None, json: Path | None, begin: str, end: str
+) -> None:
+    """Print the tables, and write them between the marks of a Markdown `page` and the `tree` of figures as JSON."""
+    show(*texts)
+    if json:
+        report.write_json(json, tree)
+    if page:
+        write_between(page, "\n\n".join(texts), begin=begin, end=end)
+
+
 def machine() -> dict[str, Any]:
     """What timings depend on: processor, cores, torch, and how busy the cores are with other work (load average)."""
     import torch

@@ -31,8 +31,7 @@ from common import (
     make_enhancer,
     make_separator,
     parse_system,
-    show,
-    write_between,
+    publish,
 )
 from mask_network import mask_system, trained
 from separation_baselines import ideal_mask_system, learn_bases, nmf_system
@@ -43,7 +42,6 @@ from pyro_minvae.checkpoint import WEIGHTS, find_model
 from pyro_minvae.cli.console import progress, say
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.errors import InputError
-from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation import separation_report as speakers
 from pyro_minvae.evaluation.manifest import SeparationItem
 from pyro_minvae.evaluation.mixing import recordings, spread
@@ -230,11 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for line in speakers.failures(rows):
                 say(f"{name}: no score for {line}")
     texts.append(f"Made by `{command()}`, seed {options.seed}, on {caution(state)}")
-    show(*texts)
-    if options.json:
-        report.write_json(options.json, {"command": command(), "machine": state, "sets": trees})
-    if options.out:
-        write_between(options.out, "\n\n".join(texts), begin=BEGIN, end=END)
+    tree = {"command": command(), "machine": state, "sets": trees}
+    publish(texts, tree, page=options.out, json=options.json, begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

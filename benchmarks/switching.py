@@ -31,8 +31,7 @@ from common import (
     mixtures,
     noises_of,
     parsed,
-    show,
-    write_between,
+    publish,
 )
 from quality import run
 
@@ -281,11 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"A system without lips stands under `{MISSING}`: all lips are the same to it. Seed {options.seed}."
         f" Made by `{command()}`."
     )
-    show(*parts)
-    if options.json:
-        report.write_json(options.json, tree)
-    if options.out:
-        write_between(options.out, "\n\n".join(parts), begin=BEGIN, end=END)
+    publish(parts, tree, page=options.out, json=options.json, begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from signals import speechlike
-from tiny import save_tiny_model
+from tiny import lips, save_tiny_model
 from tiny_training import RATE as SLOW
 from tiny_training import tiny_recipe
 
@@ -24,7 +24,6 @@ from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.recipe import load_recipe, preset_names, preset_recipe
 from pyro_minvae.recording import Recording
 from pyro_minvae.system import System
-from pyro_minvae.types import Lips
 
 RATE = 16000
 
@@ -56,12 +55,6 @@ def test_blocks_no_longer_than_their_overlaps_are_refused() -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("blocks") / "model")
-
-
-def lips(seconds: float, seed: int) -> Lips:
-    count = max(2, int(25 * seconds))
-    crops = np.random.default_rng(seed).integers(0, 256, (count, 16, 16), dtype=np.uint8)
-    return Lips(crops, np.arange(count) / 25, np.ones(count, bool))
 
 
 def recordings() -> list[Recording]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from signals import at_snr, speechlike
-from tiny import save_tiny_model
+from tiny import lips, save_tiny_model
 from tiny_training import tiny_recipe
 from torch import Tensor
 
@@ -24,7 +24,6 @@ from pyro_minvae.recording import Mixture
 from pyro_minvae.separator import Separated, Separator
 from pyro_minvae.speaker import load_trained
 from pyro_minvae.system import System
-from pyro_minvae.types import Lips
 
 RATE = 16000
 ALWAYS = "inference.lips=always"
@@ -34,12 +33,6 @@ E_STEPS = ("auto", "marginal", "mean-field")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("separator") / "model")
-
-
-def lips(seconds: float, seed: int) -> Lips:
-    count = max(2, int(25 * seconds))
-    crops = np.random.default_rng(seed).integers(0, 256, (count, 16, 16), dtype=np.uint8)
-    return Lips(crops, np.arange(count) / 25, np.ones(count, bool))
 
 
 def voices(seconds: float, *seeds: int) -> np.ndarray:

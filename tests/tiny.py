@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyro_minvae.types import Lips
 
 
 def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
@@ -44,3 +48,14 @@ def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, system, {})
     return folder
+
+
+def lips(seconds: float, seed: int) -> Lips:
+    """Crops of noise at 25 frames per second, as wide as the model's."""
+    import numpy as np
+
+    from pyro_minvae.types import Lips
+
+    count = max(2, int(25 * seconds))
+    crops = np.random.default_rng(seed).integers(0, 256, (count, 16, 16), dtype=np.uint8)
+    return Lips(crops, np.arange(count) / 25, np.ones(count, bool))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyro_minvae.cli.options import Device, Preset, Seed, Settings
 from pyro_minvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,16 +27,9 @@ def enhance(
         Path | None, typer.Option(help="Output file for one INPUT, folder for several [default: beside it].")
     ] = None,
     model: Annotated[str, typer.Option(help="Bundled model or folder of a trained one.")] = "min-vae-grid",
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Seed of the sampler and the noise model.")
-    ] = 0,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override, e.g. inference.iterations=50 or noise.rank=8."),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="fast, best or paper, in place of the model's own settings.")
-    ] = None,
+    seed: Seed = 0,
+    settings: Settings = None,
+    preset: Preset = None,
     noise_out: Annotated[
         Path | None, typer.Option(help="Also write the noise: file for one INPUT, folder for several.")
     ] = None,
@@ -46,7 +40,7 @@ def enhance(
         Path | None,
         typer.Option(help="Modes over time as .csv for one INPUT, folder for several (switching models)."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
     """Enhance noisy speech, guided by the lips where there is a video."""
     from pyro_minvae.batches import run_all

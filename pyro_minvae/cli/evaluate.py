@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyro_minvae.cli.options import LARGEST_SEED, Device, Preset
+
 if TYPE_CHECKING:
     from pyro_minvae.evaluation.manifest import SeparationItem
 
@@ -18,11 +20,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder for scores.csv and scores.json.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Parallel processes, one thread each.")] = 2,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Random seed; each mixture adds its own name.")
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Random seed; each mixture adds its own name.")
     ] = 0,
-    preset: Annotated[
-        str | None, typer.Option(help="fast, best or paper, in place of the model's own settings.")
-    ] = None,
+    preset: Preset = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the model.")
     ] = None,
@@ -39,7 +39,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="N|DIR", help="Draw N mixtures into OUT/plots, or all of them into DIR."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
     """Enhance or separate every mixture of MANIFEST with a model and score input and output.
 

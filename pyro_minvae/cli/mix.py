@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pyro_minvae.cli.options import LARGEST_SEED
+
 
 def mix(
     speech: Annotated[Path, typer.Argument(help="A corpus (GRID, NTCD-TIMIT) or any folder of speech.")],
@@ -19,7 +21,9 @@ def mix(
     snr: Annotated[list[float] | None, typer.Option(help="Signal-to-noise ratio in dB (repeatable).")] = None,
     seed: Annotated[
         int,
-        typer.Option(min=0, max=2**31 - 1, help="Random seed; each mixture depends on it and its own name."),
+        typer.Option(
+            min=0, max=LARGEST_SEED, help="Random seed; each mixture depends on it and its own name."
+        ),
     ] = 0,
     split: Annotated[str | None, typer.Option(help="Only this split: train, val or test.")] = None,
     list_: Annotated[

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyro_minvae.cli.options import Device, Preset, Seed, Settings
+
 if TYPE_CHECKING:
     from pyro_minvae.inference.mcem import EMState
     from pyro_minvae.separation_jobs import Parted
@@ -41,17 +43,10 @@ def separate(
         list[str] | None,
         typer.Option(help=f"Bundled model or folder, for all or repeated for each; default: {MODEL}."),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Seed of the sampler and the noise model.")
-    ] = 0,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override, e.g. inference.iterations=50 or noise.rank=8."),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="fast, best or paper, in place of the model's own settings.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    seed: Seed = 0,
+    settings: Settings = None,
+    preset: Preset = None,
+    device: Device = "cpu",
 ) -> None:
     """Separate several voices in MIX, each guided by the lips of its speaker where there are any."""
     from pyro_minvae.cli.console import progress, warn

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyro_minvae.cli.options import Device
+
 if TYPE_CHECKING:
     from pyro_minvae.config import Recipe
     from pyro_minvae.inference.training import EpochEvent, StepEvent
@@ -30,7 +32,7 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override, e.g. training.batch=512.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    device: Device = "cpu",
     workers: Annotated[int, typer.Option(help="Processes that prepare the data.", min=1)] = 2,
     cache: Annotated[Path | None, typer.Option(help="Folder of prepared data [default: user cache].")] = None,
     list_: Annotated[

@@ -168,13 +168,14 @@ def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
         writer.writerows(records)
 
 
+def origin(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What made the figures."""
+    return {"package": "pyro-minvae", "version": __version__, "model": model, "settings": settings}
+
+
 def tree(rows: Sequence[Row], *, model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Everything needed to read the figures of one model and to make them again, as plain dicts."""
-    return {
-        "package": "pyro-minvae",
-        "version": __version__,
-        "model": model,
-        "settings": settings,
+    return origin(model, settings) | {
         "metrics": HEADINGS,
         "trust": None if (found := detector([row.detection for row in rows])) is None else found._asdict(),
         "summary": [_group(group) for group in summarise(rows)],

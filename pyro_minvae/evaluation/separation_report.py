@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pyro_minvae import __version__
 from pyro_minvae.evaluation.metrics import Scores
-from pyro_minvae.evaluation.report import four_lines, write_records
+from pyro_minvae.evaluation.report import four_lines, origin, write_records
 from pyro_minvae.evaluation.separated import HEADINGS
 from pyro_minvae.evaluation.separation import Row
 from pyro_minvae.evaluation.summary import Cell, cell
@@ -163,11 +162,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def tree(rows: Sequence[Row], *, model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Everything needed to read the figures of one system and to make them again, as plain dicts."""
-    return {
-        "package": "pyro-minvae",
-        "version": __version__,
-        "model": model,
-        "settings": settings,
+    return origin(model, settings) | {
         "metrics": HEADINGS,
         "assignment": assignment(rows),
         "summary": [
