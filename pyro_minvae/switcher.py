@@ -17,7 +17,7 @@ from pyro_minvae.denoiser import Denoiser, Filtered, Piece, Watch
 from pyro_minvae.inference.switching.chain import viterbi
 from pyro_minvae.inference.switching.engine import Mode, SwitchState, switching_em
 from pyro_minvae.inference.switching.posterior import divergence
-from pyro_minvae.inference.switching.trust import SOUND, lip_trust, picture_evidence
+from pyro_minvae.inference.switching.trust import SOUND, lip_trust, nearest, picture_evidence, right_pictures
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.priors.component import UnpairedPrior
@@ -71,8 +71,8 @@ class Switcher:
         return found
 
     def modes(self, piece: Piece) -> list[Mode]:
-        """The modes that are run on a piece."""
-        (visual,) = piece.visuals
+        """The modes that are run on a piece, at those of its lips that look right."""
+        visual, _ = self._right(piece.visuals[0])
         return [self.mode(k, piece.power, visual) for k in self._able(visual)]
 
     def states(self, piece: Piece, modes: Sequence[Mode]) -> Iterator[SwitchState]:
@@ -97,21 +97,35 @@ class Switcher:
         return able or list(range(len(self.parts)))
 
     def mode(self, k: int, power: Tensor, visual: Visual | None) -> Mode:
-        """Mode k at the lips of a piece, where there are lips and it reads them; it starts where they say."""
+        """Mode k at the lips of a piece, where there are lips and it reads them.
+
+        It starts where they say, and a mode that goes without lips where those of the nearest frame do: from the noisy
+        sound it would take noise for speech.
+        """
         part = self.parts[k]
         if part.trained.lips is None or not part.trained.model.visual:
             visual = None
         source = self._guides.source(power, visual, k)
         lips = None if visual is None else self._led(part, visual)
-        if visual is not None and lips is not None and source.spread is not None:
-            chosen = visual.valid[..., None]
+        if visual is not None and lips is not None and source.spread is not None and bool(visual.valid.any()):
+            chosen = visual.valid[..., None] if part.sees else torch.ones_like(visual.valid)[..., None]
+            place = nearest(visual.valid)
             source = source._replace(
-                start=torch.where(chosen, lips[0], source.start),
-                spread=torch.where(chosen, lips[1], source.spread),
+                start=torch.where(chosen, lips[0][place], source.start),
+                spread=torch.where(chosen, lips[1][place], source.spread),
             )
         seen = visual if part.model.visual else None
         mode = Mode(Source(part.model, seen, source.start, source.spread), part.sees)
         return mode._replace(evidence=self._pictures(part, visual) if part.sees else None)
+
+    def _right(self, visual: Visual | None) -> tuple[Visual | None, Tensor | None]:
+        """The lips less those that look wrong, and what the pictures say of all [N] (derivations, eq. 9.28)."""
+        part = next((part for part in self.parts if part.sees), None)
+        if part is None or part.trained.lips is None or visual is None:
+            return visual, None
+        said = picture_evidence(visual, part.trained.lips.lips, part.trained.lips.typical)
+        stay, context = self.recipe.switch.stay, part.trained.lips.lips.context
+        return right_pictures(visual, said, context=context, stay=stay), said
 
     def _pictures(self, part: Part, visual: Visual | None) -> Tensor | None:
         """What the pictures say of the lips by themselves [N]."""
@@ -132,24 +146,26 @@ class Switcher:
         shares, steps = state.posterior.new_zeros(2, len(path), len(self.parts))
         shares[:, able] = state.posterior
         steps[:, able] = one_hot(path, len(able)).to(steps)
-        return torch.cat([shares, steps, self._trust(state, modes)[:, None]], -1)
+        return torch.cat([shares, steps, self._trust(state, modes, piece)[:, None]], -1)
 
-    def _trust(self, state: SwitchState, modes: Sequence[Mode]) -> Tensor:
+    def _trust(self, state: SwitchState, modes: Sequence[Mode], piece: Piece) -> Tensor:
         """Probability that the lips are right [N], 0 where there are none (derivations, eqs. 9.24 to 9.26)."""
         led = next((k for k, mode in enumerate(modes) if mode.needs_lips), None)
-        visual = None if led is None else modes[led].source.visual
-        if led is None or visual is None:
+        visual, shown = None if led is None else modes[led].source.visual, piece.visuals[0]
+        if led is None or visual is None or shown is None:
             return torch.zeros_like(state.posterior[:, 0])
-        evidence = modes[led].evidence
-        said = torch.zeros_like(state.posterior[:, 0]) if evidence is None else evidence
+        pictures = self._right(shown)[1]
+        said = torch.zeros_like(state.posterior[:, 0]) if pictures is None else pictures
         rival = next(
             (k for k, mode in enumerate(modes) if isinstance(mode.source.model.prior, UnpairedPrior)), None
         )
         if rival is not None:
             right, other = (modes[k].source.model.prior.components(visual) for k in (led, rival))
             fit = state.means[rival], state.scales[rival], state.means[rival][None]
-            said = said + SOUND * (divergence(other, *fit) - divergence(right, *fit))
-        return lip_trust(said, visual.valid, stay=self.recipe.switch.stay)
+            sound = SOUND * (divergence(other, *fit) - divergence(right, *fit))
+            # Lips that were left out were in no prior: the pictures alone speak of them.
+            said = said + torch.where(visual.valid, sound, 0.0)
+        return lip_trust(said, shown.valid, stay=self.recipe.switch.stay)
 
     def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:
         """The modes' probabilities, the most probable path and the trust, from the rows that the filters came with."""

@@ -23,7 +23,7 @@ from pyro_minvae.inference.switching.engine import SwitchState
 from pyro_minvae.media.audio import write_audio
 from pyro_minvae.switcher import Switcher, switched_mask
 from pyro_minvae.switching import is_switching, system_names
-from pyro_minvae.types import Audio, Lips
+from pyro_minvae.types import Audio, Lips, Visual
 
 RATE, SECONDS = 16000, 1.0
 
@@ -111,6 +111,21 @@ def test_frames_without_a_face_have_no_trust(system: Path) -> None:
     assert found.trust is not None
     assert (found.trust[found.times > 0.6] == 0).all()
     assert found.trust[found.times < 0.4].max() > 0
+
+
+def test_frames_without_lips_start_at_those_of_the_nearest_frame(system: Path) -> None:
+    loop = enhancer(system).denoiser
+    assert isinstance(loop, Switcher)
+    part = loop.parts[0]
+    assert part.trained.lips is not None
+    generator = torch.Generator().manual_seed(0)
+    track = torch.randn(30, part.trained.lips.lips.dimension, generator=generator)
+    visual = Visual(0.5 * part.trained.lips.typical**0.5 * track, torch.arange(30) < 20)
+    power = torch.rand(30, part.trained.recipe.stft.bins, generator=generator)
+    lips, unled = (mode.source.start for mode in loop.modes(Piece(power, (visual,), 0)))
+    torch.testing.assert_close(unled[:20], lips[:20])
+    torch.testing.assert_close(unled[20:], lips[19].expand(10, -1))
+    assert not torch.allclose(lips[20:], unled[20:])
 
 
 def test_long_recordings_go_in_blocks(system: Path) -> None:

@@ -10,7 +10,14 @@ import torch
 
 from pyro_minvae.config import LipCrops, LipFeatures
 from pyro_minvae.features.visual import LipProjection
-from pyro_minvae.inference.switching.trust import STILL_NATS, WIDER, lip_trust, picture_evidence
+from pyro_minvae.inference.switching.trust import (
+    STILL_NATS,
+    WIDER,
+    lip_trust,
+    nearest,
+    picture_evidence,
+    right_pictures,
+)
 from pyro_minvae.types import Lips, Visual
 
 LIPS = LipFeatures(components=6, context=2)
@@ -79,3 +86,33 @@ def test_the_typical_square_is_that_of_training() -> None:
     projection.fit([lips])
     vectors = projection(crops, torch.ones(400, dtype=torch.bool))
     assert projection.typical == pytest.approx(float(vectors.square().mean()), rel=0.02)
+
+
+@pytest.mark.parametrize("places", [[3], [0, 9], [2, 3, 7], list(range(10))])
+def test_the_nearest_frame_is_found(places: list[int]) -> None:
+    chosen = torch.zeros(10, dtype=torch.bool)
+    chosen[places] = True
+    assert nearest(chosen).tolist() == [min(places, key=lambda one: (abs(one - n), one)) for n in range(10)]
+
+
+def test_pictures_that_look_wrong_leave_the_lips_and_their_mean() -> None:
+    """What is left is what the features would be if no face had been found there (derivations, eq. 9.28)."""
+    visual = track(torch.ones(FRAMES))
+    valid = torch.arange(FRAMES) > 5
+    evidence = torch.full((FRAMES,), 2.0)
+    evidence[80:120] = -4.0
+    # Doubtful, but not for long enough to be sure.
+    evidence[150:153] = -2.0
+    moved = visual._replace(features=visual.features + torch.arange(6.0).repeat(5), valid=valid)
+    found = right_pictures(moved, evidence, context=2, stay=0.9)
+    right = valid.clone()
+    right[80:120] = False
+    assert torch.equal(found.valid, right)
+    wanted = visual.features - visual.features[right, 12:18].mean(0).repeat(5)
+    torch.testing.assert_close(found.features, wanted * right[:, None])
+
+
+@pytest.mark.parametrize("said", [2.0, -2.0])
+def test_pictures_that_look_alike_stay(said: float) -> None:
+    visual = track(torch.ones(FRAMES))
+    assert right_pictures(visual, torch.full((FRAMES,), said), context=2, stay=0.9) is visual

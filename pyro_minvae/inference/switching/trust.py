@@ -17,6 +17,10 @@ WIDER = 3.0
 # Changes from instant to instant (mean squares) below this are no mouth's and no camera's: the picture stands.
 STILL, STILL_NATS = 1e-4, 2.0
 
+# Pictures are left out in stretches that look more wrong than right and at some frame are this likely to be right: a
+# wide mouth or a long pause of a clean clip comes down to 1 in 500.
+SURE = 1e-3
+
 # Nats for each nat that the sound speaks for the lips of this frame rather than of another time: it is a noisy witness.
 SOUND = 0.05
 
@@ -63,3 +67,39 @@ def lip_trust(evidence: Tensor, seen: Tensor, *, stay: float) -> Tensor:
         torch.stack([ratio, torch.zeros_like(ratio)], -1), transition.log(), initial.log()
     )
     return torch.where(seen, found.posterior[:, 0], 0.0)
+
+
+def right_pictures(visual: Visual, evidence: Tensor, *, context: int, stay: float) -> Visual:
+    """The lips without the stretches of pictures that surely are wrong: those frames become frames without lips.
+
+    (derivations, eq. 9.28)
+
+    Features are movement, pictures less their mean over the clip; the wrong ones were in that mean, and leave it.
+    Where all pictures stay, or none would, nothing changes.
+
+    Args:
+        visual: one recording's lips, [N, D].
+        evidence: what the pictures say, `picture_evidence` [N].
+        context: of the features, instants on either side of a frame's own.
+        stay: as for `lip_trust`.
+    """
+    trust = lip_trust(evidence, visual.valid, stay=stay)
+    doubtful = visual.valid & (trust <= 0.5)
+    stretch = doubtful.diff(prepend=doubtful[:1]).cumsum(0)
+    least = torch.ones_like(trust).scatter_reduce(0, stretch, torch.where(doubtful, trust, 1.0), "amin")
+    right = visual.valid & ~(doubtful & (least[stretch] < SURE))
+    if not bool(right.any()) or torch.equal(right, visual.valid):
+        return visual
+    track = visual.features.unflatten(-1, (2 * context + 1, -1))  # [N, 2 context + 1, M]
+    moved = track - track[right, context].mean(0)
+    return Visual(moved.flatten(1) * right[:, None], right)
+
+
+def nearest(chosen: Tensor) -> Tensor:
+    """For each frame [N] the index of the nearest one among those `chosen` [N], the earlier of two; some must be."""
+    found = chosen.nonzero()[:, 0]
+    place = torch.arange(len(chosen), device=chosen.device)
+    after = torch.searchsorted(found, place).clamp(max=len(found) - 1)
+    before = (after - 1).clamp_min(0)
+    earlier = (place - found[before]).abs() <= (found[after] - place).abs()
+    return torch.where(earlier, found[before], found[after])
