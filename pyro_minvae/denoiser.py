@@ -50,7 +50,7 @@ class Piece(NamedTuple):
 class Filtered(NamedTuple):
     """The speakers' Wiener filters `masks` [J, N, F], p(audio component) [J, N] or None, and how the loop went.
 
-    `switch` [N, M] are the probabilities of the modes of a system that switches between several, else None.
+    `switch` [J, N, M] are the probabilities of the modes of a system that switches between several, else None.
     """
 
     masks: Tensor
@@ -71,9 +71,9 @@ class Loop(Protocol):
         """The filters of the pieces."""
 
     def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:
-        """What the probabilities [N, M] of its modes at `times` [N] (s) mean.
+        """What the probabilities [N, M] of its modes for one speaker at `times` [N] (s) mean.
 
-        They are `Filtered.switch`, or where that is None p(lips) and p(sound) of mixture priors.
+        They are of `Filtered.switch`, or where that is None p(lips) and p(sound) of mixture priors.
         """
 
 
@@ -151,8 +151,8 @@ class Denoiser:
             ("lips", "sound"), times, probabilities, probabilities.argmax(-1), probabilities[:, 0]
         )
 
-    def sources(self, piece: Piece) -> list[Source]:
-        """The speakers as the EM loop sees them.
+    def sources(self, piece: Piece, system: int | None = None) -> list[Source]:
+        """The speakers as the EM loop sees them, each with its own system or all with number `system`.
 
         Beside seen speakers one without lips would start as if the whole mixture were one voice, since that is what
         the guide hears. So it hears what they leave: (sigma_j / (sigma_j + sum_i sigma_i))^2 |x|^2 with i over the seen
@@ -162,22 +162,15 @@ class Denoiser:
         together and the M-step would share the sound out evenly for ever, so all but the first start `APART` standard
         deviations of the guide away, each in a random direction that is the same in all frames and blocks.
         """
-        found: list[Source] = []
-        for j, visual in enumerate(piece.visuals):
-            found.append(self.source(piece.power, visual, j))
+        systems = [j if system is None else system for j in range(len(piece.visuals))]
+        found = [
+            self.source(piece.power, visual, j) for visual, j in zip(piece.visuals, systems, strict=True)
+        ]
         seen = [_loudness(source) for source in found if source.visual is not None]
         for j, source in enumerate(found):
             if source.visual is None and seen:
-                found[j] = self._beside(source, sum(seen[1:], start=seen[0]), piece.power, j)
-        for j, source in enumerate(found):
-            if (
-                any(torch.equal(source.start, other.start) for other in found[:j])
-                and source.spread is not None
-            ):
-                generator = torch.Generator(source.start.device).manual_seed(j)
-                way = torch.randn(source.start.shape[-1:], generator=generator, device=source.start.device)
-                found[j] = source._replace(start=source.start + APART * source.spread * way)
-        return found
+                found[j] = self._beside(source, sum(seen[1:], start=seen[0]), piece.power, systems[j])
+        return set_apart(found)
 
     def _beside(self, source: Source, seen: Tensor, power: Tensor, j: int) -> Source:
         """Speaker j, who has no lips, beside speakers of the variance `seen` [N, F]."""
@@ -221,6 +214,17 @@ class Denoiser:
             generator=generator,
             exponent=exponent_of(self.recipe.inference, sources),
         )
+
+
+def set_apart(sources: Sequence[Source]) -> list[Source]:
+    """The speakers with all but the first of those that start in the same place moved away from it."""
+    found = list(sources)
+    for j, source in enumerate(found):
+        if any(torch.equal(source.start, other.start) for other in found[:j]) and source.spread is not None:
+            generator = torch.Generator(source.start.device).manual_seed(j)
+            way = torch.randn(source.start.shape[-1:], generator=generator, device=source.start.device)
+            found[j] = source._replace(start=source.start + APART * source.spread * way)
+    return found
 
 
 def until_settled(states: Iterator[EMState], tolerance: float) -> Iterator[EMState]:

@@ -112,7 +112,7 @@ class Enhancer:
 
     def _switches(self, found: Finished) -> Switches | None:
         if found.switch is not None:
-            return self.denoiser.switches(found.times, found.switch)
+            return self.denoiser.switches(found.times, found.switch[0])
         if found.responsibilities is None:
             return None
         sound = found.responsibilities[0]

@@ -80,7 +80,7 @@ class Enhanced(NamedTuple):
 class Finished(NamedTuple):
     """A recording after the loop: `speakers` have the shape and rate of `mixture`, J of them.
 
-    `responsibilities` [J, N] and `switch` [N, M] are `Filtered`'s of all blocks; the rest is as in `Enhanced`.
+    `responsibilities` [J, N] and `switch` [J, N, M] are `Filtered`'s of all blocks; the rest is as in `Enhanced`.
     """
 
     mixture: np.ndarray
@@ -170,9 +170,9 @@ class OpenRecording:
         if filtered.switch is not None:
             if self.switch is None:
                 modes = filtered.switch.shape[-1]
-                self.switch = torch.full((self.frames, modes), 1 / modes)
-            later = filtered.switch[skip:].cpu()[: self.frames - first]
-            self.switch[first : first + len(later)] = later
+                self.switch = torch.full((len(self.guided), self.frames, modes), 1 / modes)
+            later = filtered.switch[:, skip:].cpu()[:, : self.frames - first]
+            self.switch[:, first : first + later.shape[1]] = later
         self.iterations = max(self.iterations, filtered.iterations)
         self.acceptance.append(filtered.acceptance)
 

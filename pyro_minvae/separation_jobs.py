@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pyro_minvae.denoiser import Watch
 from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation.switches import write_switches
 from pyro_minvae.media.audio import WRITABLE, coded_for, is_video, quantise, read_audio, write_audio
 from pyro_minvae.media.faces import Faces
 from pyro_minvae.media.files import check_writable, existing_file, make_folder
@@ -39,6 +40,7 @@ class SeparationJob(NamedTuple):
 
     With `faces` the speakers are faces of the one video, else each video is one; `speakers` is how many there are in
     all, those without video being only heard (None: no more than are seen). `names` are empty where none were given.
+    With `switches` the modes of each speaker over time go to OUT/NAME.csv.
     """
 
     audio: Path
@@ -47,6 +49,7 @@ class SeparationJob(NamedTuple):
     speakers: int | None
     names: tuple[str, ...]
     out: Path
+    switches: bool = False
 
     def run(
         self, separator: Separator, *, seed: int = 0, background: bool = True, watch: Watch | None = None
@@ -73,6 +76,11 @@ class SeparationJob(NamedTuple):
             clipped = write_audio(path, audio._replace(waveform=waveform))
             if clipped:
                 warnings.append(f"{path}: {clipped} samples clipped")
+        if self.switches and not result.switches:
+            warnings.append("--switches: nothing written, because the model has no modes to switch between")
+        elif self.switches:
+            for name, modes in zip(names, result.switches, strict=True):
+                write_switches(self.table(name), modes)
         return Parted(result, names, files[:-1], files[-1], warnings)
 
     def seen(self) -> int | None:
@@ -101,16 +109,21 @@ class SeparationJob(NamedTuple):
                 f"--names: expected a different name for each speaker, found '{name}' {count} times"
             )
         files = [self._file(name) for name in (*names, BACKGROUND)]
+        outputs = files + ([self.table(name) for name in names] if self.switches else [])
         inputs = {os.path.realpath(path) for path in (self.audio, *self.videos)}
-        for path in files:
+        for path in outputs:
             if os.path.realpath(path) in inputs:
                 raise InputError(f"{path}: expected an output apart from the inputs, found an input")
         if self.out.is_dir():
-            for path in files:
+            for path in outputs:
                 check_writable(path)
         else:
             check_writable(_first_missing(self.out))
         return files
+
+    def table(self, name: str) -> Path:
+        """Where the modes of a speaker go."""
+        return self.out / f"{name}.csv"
 
     def _file(self, name: str) -> Path:
         suffix = self.audio.suffix if self.audio.suffix.lower() in WRITABLE else ".wav"
@@ -149,6 +162,7 @@ def plan_separation(
     speakers: int | None = None,
     names: Sequence[str] = (),
     out: Path,
+    switches: bool = False,
 ) -> SeparationJob:
     """Say who speaks in a mixture, and check before any work that all there is to write can be written.
 
@@ -171,7 +185,7 @@ def plan_separation(
         raise InputError(
             f"{mixture}: expected --video, --faces or --speakers to tell who speaks, found none of them"
         )
-    job = SeparationJob(mixture, tuple(videos), chosen, speakers, tuple(names), out)
+    job = SeparationJob(mixture, tuple(videos), chosen, speakers, tuple(names), out, switches)
     seen = job.seen()
     if seen is not None:
         job.check(job.called(seen))

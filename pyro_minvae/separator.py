@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_minvae.checkpoint import Trained
 from pyro_minvae.config import Recipe
-from pyro_minvae.denoiser import Denoiser, Watch
+from pyro_minvae.denoiser import Denoiser, Loop, Watch
 from pyro_minvae.errors import InputError
 from pyro_minvae.filtering import Filtering
 from pyro_minvae.media.faces import Faces
@@ -21,7 +21,9 @@ from pyro_minvae.media.lips import read_faces
 from pyro_minvae.noise import Floor
 from pyro_minvae.recording import Finished, Mixture, checked
 from pyro_minvae.speaker import Guided, Speaker, load_trained
-from pyro_minvae.types import Lips
+from pyro_minvae.switcher import Switcher
+from pyro_minvae.switching import is_switching, load_switching
+from pyro_minvae.types import Lips, Switches
 
 
 class Separated(NamedTuple):
@@ -31,6 +33,7 @@ class Separated(NamedTuple):
     `responsibilities` [J, N] at `times` [N] (s) are the probabilities that a speaker's frame follows the audio
     component (None for models without alpha); `acceptance` is the share of accepted proposals in the last EM iteration.
     `real_time_factor` is processing over playing time as in `Enhanced`. `warnings` are what a user should know.
+    `switches` are each speaker's modes over time in a switching system; none in others.
     """
 
     speakers: list[np.ndarray]
@@ -45,6 +48,7 @@ class Separated(NamedTuple):
     responsibilities: np.ndarray | None = None
     times: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+    switches: tuple[Switches, ...] = ()
 
 
 class Separator:
@@ -63,12 +67,19 @@ class Separator:
         trained: one system for all speakers, or one for each; all with the same STFT and as many latent dimensions. Its
             settings of noise and inference are those of the first.
         device: where the networks are.
+        switcher: the loop of a switching system, for all speakers; `trained` is then the model that it reads lips with.
 
     Raises:
         InputError: if there is no system, or the systems do not go together.
     """
 
-    def __init__(self, trained: Sequence[Trained], device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        trained: Sequence[Trained],
+        device: str | torch.device = "cpu",
+        *,
+        switcher: Switcher | None = None,
+    ) -> None:
         if not trained:
             raise InputError("model: expected one for all speakers or one for each, found none")
         self.systems = list(trained)
@@ -76,6 +87,7 @@ class Separator:
         for one in self.systems[1:]:
             _together(self.recipe, one.recipe)
         self.device = torch.device(device)
+        self.switcher = switcher
         self.voices = [Speaker(one) for one in self.systems]
 
     @classmethod
@@ -89,6 +101,7 @@ class Separator:
     ) -> Separator:
         """A bundled model or a folder written by training for all speakers, or a list with one for each.
 
+        A switching system, bundled or a .toml file, serves all speakers: each has a switch of its own.
         `preset` and `overrides` as for `Enhancer.from_pretrained`.
 
         Raises:
@@ -96,6 +109,13 @@ class Separator:
                 go together.
         """
         names = [name] if isinstance(name, str | Path) else list(name)
+        if any(map(is_switching, names)):
+            if len(names) > 1:
+                raise InputError(
+                    f"model: expected a switching system by itself, for all speakers, found {len(names)} models"
+                )
+            trained, switcher = load_switching(names[0], device=device, preset=preset, overrides=overrides)
+            return cls([trained], device, switcher=switcher)
         loaded: dict[str | Path, Trained] = {}
         for one in names:
             if one not in loaded:
@@ -155,9 +175,8 @@ class Separator:
                 watch,
             )
             for n, result in zip(some, results, strict=True):
-                found[n] = _separated(
-                    *result, orders[n], [self._systems([j])[0] for j in range(len(orders[n]))]
-                )
+                systems_of = [self._systems([j])[0] for j in range(len(orders[n]))]
+                found[n] = _separated(*result, orders[n], systems_of, self._switches(result[0]))
         return [found[n] for n in range(len(mixtures))]
 
     def faces(self, video: str | Path, faces: Faces = "all") -> list[Lips]:
@@ -188,8 +207,18 @@ class Separator:
         voices, recipe = [self.voices[k] for k in systems], self.recipe
         if not background and not isinstance(recipe.noise, Floor):
             recipe = recipe.model_copy(update={"noise": Floor()})
-        denoiser = Denoiser([voice.trained for voice in voices], recipe, self.device)
-        return Filtering(voices, denoiser, recipe, self.device)
+        loop: Loop = (
+            Denoiser([voice.trained for voice in voices], recipe, self.device)
+            if self.switcher is None
+            else self.switcher.with_noise(recipe.noise)
+        )
+        return Filtering(voices, loop, recipe, self.device)
+
+    def _switches(self, found: Finished) -> list[Switches]:
+        """The speakers' modes over time, in the order that they went through the loop."""
+        if self.switcher is None or found.switch is None:
+            return []
+        return [self.switcher.switches(found.times, own) for own in found.switch]
 
     @property
     def cautions(self) -> list[str]:
@@ -223,7 +252,11 @@ def _digest(lips: Lips | None) -> str:
 
 
 def _separated(
-    found: Finished, guided: Sequence[Guided], order: Sequence[int], systems: Sequence[int]
+    found: Finished,
+    guided: Sequence[Guided],
+    order: Sequence[int],
+    systems: Sequence[int],
+    switches: Sequence[Switches],
 ) -> Separated:
     """The result with the speakers in the order that they were given in, as `systems` are."""
     place = [list(order).index(j) for j in range(len(order))]
@@ -243,6 +276,7 @@ def _separated(
         responsibilities=None if weights is None else weights[place],
         times=found.times,
         warnings=tuple(_alike([one.lips for one in guided], systems)),
+        switches=tuple(switches[k] for k in place) if switches else (),
     )
 
 

@@ -13,15 +13,17 @@ from torch.nn.functional import one_hot
 
 from pyro_minvae.assembly import noise_model
 from pyro_minvae.checkpoint import Trained
-from pyro_minvae.denoiser import Denoiser, Filtered, Piece, Watch
+from pyro_minvae.denoiser import Denoiser, Filtered, Piece, Watch, set_apart
 from pyro_minvae.inference.switching.chain import viterbi
-from pyro_minvae.inference.switching.engine import Mode, SwitchState, switching_em
+from pyro_minvae.inference.switching.engine import Mode, SwitchState
 from pyro_minvae.inference.switching.posterior import divergence
+from pyro_minvae.inference.switching.several import switching_em
 from pyro_minvae.inference.switching.trust import SOUND, lip_trust, nearest, picture_evidence, right_pictures
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.priors.component import UnpairedPrior
 from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.noise import Noise
 from pyro_minvae.switch import ModeSection, SwitchingRecipe
 from pyro_minvae.types import Switches, Visual
 
@@ -51,44 +53,58 @@ class Switcher:
         # Pieces go through one by one: most of the time goes into arrays that are large enough by themselves.
         self.batches = False
 
+    def with_noise(self, noise: Noise) -> Switcher:
+        """The same with another noise model."""
+        if noise == self.recipe.noise:
+            return self
+        recipe = self.recipe.model_copy(update={"noise": noise})
+        return Switcher(self.parts, recipe, self._leading, self.device)
+
     @torch.no_grad()
     def __call__(self, pieces: Sequence[Piece], watch: Watch | None = None) -> list[Filtered]:
-        """The filters of pieces with one speaker each (derivations, eq. 9.17), of which all or none have lips."""
+        """The filters of pieces (derivations, eq. 9.17); `watch` sees the first speaker's states."""
         found = []
         for piece in pieces:
             recent: deque[Tensor] = deque(maxlen=self.recipe.inference.average)
-            state = None
-            modes = self.modes(piece)
-            for state in self.states(piece, modes):
-                if state.iteration > self.recipe.inference.iterations - self.recipe.inference.average:
-                    recent.append(switched_mask(state))
+            states: tuple[SwitchState, ...] = ()
+            speakers = self.modes(piece)
+            for states in self.states(piece, speakers):
+                if states[0].iteration > self.recipe.inference.iterations - self.recipe.inference.average:
+                    recent.append(torch.stack([switched_mask(state) for state in states]))
                 if watch is not None:
-                    watch(state)  # type: ignore[arg-type]
-            assert state is not None
+                    watch(states[0])  # type: ignore[arg-type]
             mean = sum(list(recent)[1:], start=recent[0]) / len(recent)
-            rows = self._rows(state, piece, modes)
-            found.append(Filtered(mean[None], None, state.iteration, state.acceptance, rows))
+            rows = [
+                self._rows(state, visual, modes)
+                for state, visual, modes in zip(states, piece.visuals, speakers, strict=True)
+            ]
+            acceptance = sum(state.acceptance for state in states) / len(states)
+            found.append(Filtered(mean, None, states[0].iteration, acceptance, torch.stack(rows)))
         return found
 
-    def modes(self, piece: Piece) -> list[Mode]:
-        """The modes that are run on a piece, at those of its lips that look right."""
-        visual, _ = self._right(piece.visuals[0])
-        return [self.mode(k, piece.power, visual) for k in self._able(visual)]
+    def modes(self, piece: Piece) -> list[list[Mode]]:
+        """The modes of each speaker of a piece, at those of its lips that look right."""
+        shown = [self._right(visual)[0] for visual in piece.visuals]
+        sources = [self._sources(k, piece._replace(visuals=tuple(shown))) for k in range(len(self.parts))]
+        return [
+            [self._mode(k, sources[k][j], visual) for k in self._able(visual)]
+            for j, visual in enumerate(shown)
+        ]
 
-    def states(self, piece: Piece, modes: Sequence[Mode]) -> Iterator[SwitchState]:
+    def states(self, piece: Piece, speakers: Sequence[Sequence[Mode]]) -> Iterator[tuple[SwitchState, ...]]:
         """The EM loop on a piece."""
         generator = torch.Generator(self.device).manual_seed(piece.seed)
         recipe, stft = self.recipe, self._leading.recipe.stft
-        source = modes[0].source
+        first = [modes[0].source for modes in speakers]
         noise = noise_model(
             recipe.noise,
             piece.power,
             rate=stft.rate / stft.hop,
-            speech=source.model.variance(source.start, source.visual),
+            speech=torch.stack([one.model.variance(one.start, one.visual) for one in first]).sum(0),
             generator=generator,
         )
         return switching_em(
-            modes, noise, piece.power, config=recipe.inference, switch=recipe.switch, generator=generator
+            speakers, noise, piece.power, config=recipe.inference, switch=recipe.switch, generator=generator
         )
 
     def _able(self, visual: Visual | None) -> list[int]:
@@ -96,26 +112,39 @@ class Switcher:
         able = [k for k, part in enumerate(self.parts) if visual is not None or not part.sees]
         return able or list(range(len(self.parts)))
 
-    def mode(self, k: int, power: Tensor, visual: Visual | None) -> Mode:
-        """Mode k at the lips of a piece, where there are lips and it reads them.
+    def _sources(self, k: int, piece: Piece) -> list[Source]:
+        """The speakers as mode k sees them, where it reads lips at these.
 
         It starts where they say, and a mode that goes without lips where those of the nearest frame do: from the noisy
         sound it would take noise for speech.
         """
         part = self.parts[k]
         if part.trained.lips is None or not part.trained.model.visual:
-            visual = None
-        source = self._guides.source(power, visual, k)
-        lips = None if visual is None else self._led(part, visual)
-        if visual is not None and lips is not None and source.spread is not None and bool(visual.valid.any()):
-            chosen = visual.valid[..., None] if part.sees else torch.ones_like(visual.valid)[..., None]
-            place = nearest(visual.valid)
-            source = source._replace(
-                start=torch.where(chosen, lips[0][place], source.start),
-                spread=torch.where(chosen, lips[1][place], source.spread),
-            )
-        seen = visual if part.model.visual else None
-        mode = Mode(Source(part.model, seen, source.start, source.spread), part.sees)
+            piece = piece._replace(visuals=(None,) * len(piece.visuals))
+        found = []
+        for source in self._guides.sources(piece, system=k):
+            visual = source.visual
+            lips = None if visual is None else self._led(part, visual)
+            if (
+                visual is not None
+                and lips is not None
+                and source.spread is not None
+                and bool(visual.valid.any())
+            ):
+                chosen = visual.valid[..., None] if part.sees else torch.ones_like(visual.valid)[..., None]
+                place = nearest(visual.valid)
+                source = source._replace(
+                    start=torch.where(chosen, lips[0][place], source.start),
+                    spread=torch.where(chosen, lips[1][place], source.spread),
+                )
+            found.append(source)
+        return set_apart(found)
+
+    def _mode(self, k: int, source: Source, visual: Visual | None) -> Mode:
+        """Mode k of one speaker."""
+        part = self.parts[k]
+        seen = source.visual if part.model.visual else None
+        mode = Mode(source._replace(model=part.model, visual=seen), part.sees)
         return mode._replace(evidence=self._pictures(part, visual) if part.sees else None)
 
     def _right(self, visual: Visual | None) -> tuple[Visual | None, Tensor | None]:
@@ -137,21 +166,21 @@ class Switcher:
         prior = part.trained.model.prior
         return gaussian_parameters(prior.conditionals(visual)[0]) if prior.visual else None
 
-    def _rows(self, state: SwitchState, piece: Piece, modes: Sequence[Mode]) -> Tensor:
+    def _rows(self, state: SwitchState, visual: Visual | None, modes: Sequence[Mode]) -> Tensor:
         """r_nk, the most probable path, one-hot, and the trust side by side [N, 2 M + 1]: what `switches` reads."""
-        able = self._able(piece.visuals[0])
+        able = self._able(visual)
         path = viterbi(
             self.recipe.switch.temper * state.log_emissions, state.log_transition, state.log_initial
         )
         shares, steps = state.posterior.new_zeros(2, len(path), len(self.parts))
         shares[:, able] = state.posterior
         steps[:, able] = one_hot(path, len(able)).to(steps)
-        return torch.cat([shares, steps, self._trust(state, modes, piece)[:, None]], -1)
+        return torch.cat([shares, steps, self._trust(state, modes, visual)[:, None]], -1)
 
-    def _trust(self, state: SwitchState, modes: Sequence[Mode], piece: Piece) -> Tensor:
+    def _trust(self, state: SwitchState, modes: Sequence[Mode], shown: Visual | None) -> Tensor:
         """Probability that the lips are right [N], 0 where there are none (derivations, eqs. 9.24 to 9.26)."""
         led = next((k for k, mode in enumerate(modes) if mode.needs_lips), None)
-        visual, shown = None if led is None else modes[led].source.visual, piece.visuals[0]
+        visual = None if led is None else modes[led].source.visual
         if led is None or visual is None or shown is None:
             return torch.zeros_like(state.posterior[:, 0])
         pictures = self._right(shown)[1]

@@ -46,6 +46,9 @@ def separate(
     seed: Seed = 0,
     settings: Settings = None,
     preset: Preset = None,
+    switches: Annotated[
+        bool, typer.Option("--switches", help="Also write each speaker's modes over time, OUT/NAME.csv.")
+    ] = False,
     device: Device = "cpu",
 ) -> None:
     """Separate several voices in MIX, each guided by the lips of its speaker where there are any."""
@@ -59,7 +62,13 @@ def separate(
     if more and not names:
         raise InputError(f"{more[0]}: expected a single MIX, found another one")
     job = plan_separation(
-        mixture, videos=video or [], faces=faces, speakers=speakers, names=[*(names or []), *more], out=out
+        mixture,
+        videos=video or [],
+        faces=faces,
+        speakers=speakers,
+        names=[*(names or []), *more],
+        out=out,
+        switches=switches,
     )
     models = model or [MODEL]
     separator = Separator.from_pretrained(models, device=device, preset=preset, overrides=settings or [])

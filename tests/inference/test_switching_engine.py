@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pyro_minvae.config import Inference
 from pyro_minvae.inference.kernels.draws import Streams
-from pyro_minvae.inference.switching.engine import Mode, SwitchingEngine, SwitchState, switching_em
+from pyro_minvae.inference.switching.engine import Mode, SwitchingEngine, SwitchState
+from pyro_minvae.inference.switching.several import switching_em
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf, stack
 from pyro_minvae.switch import Switch
@@ -101,8 +102,8 @@ def test_the_objective_is_what_the_formula_says() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_switch_finds_who_speaks_when(seed: int) -> None:
     modes, power, truth = made(seed=seed)
-    *_, state = switching_em(
-        modes,
+    *_, (state,) = switching_em(
+        [modes],
         noise_of(power),
         power,
         config=Inference(iterations=40),
@@ -116,8 +117,8 @@ def test_the_switch_finds_who_speaks_when(seed: int) -> None:
 
 def test_frames_without_lips_go_to_the_mode_that_needs_none() -> None:
     modes, power, _ = made(("visual", "standard"))
-    *_, state = switching_em(
-        modes,
+    *_, (state,) = switching_em(
+        [modes],
         noise_of(power),
         power,
         config=Inference(iterations=10),
@@ -156,8 +157,8 @@ def test_company_changes_nothing() -> None:
         ]
         parts.append((modes, power))
         generator = torch.Generator().manual_seed(seed)
-        *_, state = switching_em(
-            modes, noise_of(power), power, config=config, switch=switch, generator=generator
+        *_, (state,) = switching_em(
+            [modes], noise_of(power), power, config=config, switch=switch, generator=generator
         )
         alone.append(state)
     frames = [len(power) for _, power in parts]
@@ -175,8 +176,8 @@ def test_company_changes_nothing() -> None:
         )
         for k in range(2)
     ]
-    *_, state = switching_em(
-        [Mode(source) for source in sources],
+    *_, (state,) = switching_em(
+        [[Mode(source) for source in sources]],
         stack([noise_of(power) for _, power in parts], longest),
         torch.stack([padded(power) for _, power in parts]),
         config=config,
@@ -195,7 +196,7 @@ def test_models_that_the_loop_cannot_switch_are_refused(kind: str) -> None:
     modes, power, _ = made(("standard", "standard"))
     odd = modes[0]._replace(source=modes[0].source._replace(model=vivid_model(kind, 0)))
     loop = switching_em(
-        [modes[0], odd],
+        [[modes[0], odd]],
         noise_of(power),
         power,
         config=Inference(),

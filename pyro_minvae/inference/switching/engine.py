@@ -1,14 +1,14 @@
 """The EM loop of a switching system: modes that explain a frame each by itself, a chain that chooses among them.
 
 The posterior is r(m) prod_n r(z_n | m_n) with r(m) the exact one of a hidden Markov chain (derivations, sec. 9). A
-generator like `inference.mcem`: progress bars, plots and tests consume its states.
+loop over several speakers, one of each, is in `several`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from pyro_minvae.inference.switching.trust import lip_trust
 from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.noise import Statistics
 from pyro_minvae.models.priors import CERTAIN
 from pyro_minvae.switch import Switch
 
@@ -60,25 +60,21 @@ class Mode(NamedTuple):
     evidence: Tensor | None = None
 
 
-@torch.no_grad()
-def switching_em(
-    modes: Sequence[Mode],
-    noise: Nmf,
-    power: Tensor,
-    *,
-    config: Inference,
-    switch: Switch,
-    generator: Randomness,
-    valid: Tensor | None = None,
-) -> Iterator[SwitchState]:
-    """Variational EM on the mixture's `power` [..., N, F] with a switch over `modes`; `noise` is fitted in place.
+class Background(Protocol):
+    """What is not the speaker's: `models.noise.Noise` without its Pyro sites."""
 
-    Arguments as for `mcem`; of `config` it uses `iterations`, `gain` and `gain_prior`.
+    def variance(self) -> Tensor:
+        """[..., N, F]."""
 
-    Raises:
-        ValueError: for no mode, latent vectors of several lengths, or a model that couples frames or has
-            heavy tails.
-    """
+    def update(self, statistics: Statistics) -> None:
+        """One step on what is fitted of it."""
+
+    def log_prior(self) -> Tensor:
+        """[...]."""
+
+
+def checked_modes(modes: Sequence[Mode]) -> None:
+    """Raise `ValueError` for no mode, latent vectors of several lengths, coupled frames, or heavy tails."""
     if not modes:
         raise ValueError("expected at least one mode, got none")
     lengths = [mode.source.start.shape[-1] for mode in modes]
@@ -86,11 +82,6 @@ def switching_em(
         raise ValueError(f"expected latent vectors of one length, got lengths {lengths}")
     if any(mode.source.model.coupled or mode.source.model.likelihood.weighted for mode in modes):
         raise ValueError("expected modes with independent frames and complex Gaussian speech")
-    engine = SwitchingEngine(
-        modes, noise, power, config=config, switch=switch, generator=generator, valid=valid
-    )
-    for iteration in range(1, config.iterations + 1):
-        yield engine.iterate(iteration)
 
 
 class SwitchingEngine:
@@ -99,7 +90,7 @@ class SwitchingEngine:
     def __init__(
         self,
         modes: Sequence[Mode],
-        noise: Nmf,
+        noise: Background,
         power: Tensor,
         *,
         config: Inference,
@@ -158,6 +149,13 @@ class SwitchingEngine:
             float(self._mean(taken)),
             torch.stack([mode.mean for mode in self.modes]),
             torch.stack([mode.log_scale.exp() for mode in self.modes]),
+        )
+
+    def expected(self) -> Tensor:
+        """sum_k r_nk mean_r [g_nk sigma^k(z^r)] [..., N, F]: what the speaker adds to the mixture's variance."""
+        return sum(
+            (self.posterior[..., k, None] * mode.variance().mean(0) for k, mode in enumerate(self.modes)),
+            start=torch.zeros_like(self.power),
         )
 
     def fit(self) -> Tensor:
