@@ -13,6 +13,7 @@ Chain r of one speaker goes with chain r of the others, and the r-th kept draws 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,6 +28,42 @@ from pyro_minvae.models.speech import Conditioned
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+@dataclass
+class _Memory:
+    """Where chains are, `z` [R, ..., N, J L], and sigma of each voice [R, ..., N, F]: there, and where last asked for.
+
+    It knows nothing of who asks: closures that held `Chains` itself would keep its arrays until the garbage collector
+    comes round, 100 MB in long recordings.
+    """
+
+    z: Tensor
+    raw: list[Tensor]
+    last: list[Tensor]
+    here: bool = False
+
+    def remembering(self, variance: Variance, j: int) -> Variance:
+        """The decoder of voice j, which is not asked about where the chains are."""
+
+        def remembered(z: Tensor, known: Tensor | None = None) -> Tensor:
+            known = self.raw[j] if self.here else known
+            if known is None or z.requires_grad:
+                known = variance(z, known)
+            self.last[j] = known
+            return known
+
+        return remembered
+
+    def watching(self, target: Target) -> Target:
+        """The target, which tells whether it is asked about where the chains are."""
+
+        def factors(z: Tensor) -> Tensor:
+            # Also for a view of it that gradients are taken with respect to.
+            self.here = z.data_ptr() == self.z.data_ptr() and z.shape == self.z.shape
+            return target(z)
+
+        return Target(factors, target.reach)
+
+
 class Chains:
     """Chains that are decided upon together: those of one voice, or of several with their z_j side by side.
 
@@ -37,46 +74,30 @@ class Chains:
     def __init__(self, voices: Sequence[Voice], kernel: Kernel) -> None:
         self.voices, self.kernel = list(voices), kernel
         self.state: ChainState | None = None
-        self.z = _side_by_side([voice.z for voice in voices])
+        raw = [voice.raw for voice in voices]
+        memory = self._memory = _Memory(_side_by_side([voice.z for voice in voices]), raw, list(raw))
         self.speeches: list[Conditioned] = [
-            voice.speech._replace(variance=self._decoder(j)) for j, voice in enumerate(voices)
+            voice.speech._replace(variance=memory.remembering(voice.speech.variance, j))
+            for j, voice in enumerate(voices)
         ]
-        self._raw = [voice.raw for voice in voices]  # sigma(z) of where the chains are
-        self._last = list(self._raw)  # what the decoders said last
-        self._here = False
-
-    def _decoder(self, j: int) -> Variance:
-        def variance(z: Tensor, known: Tensor | None = None) -> Tensor:
-            known = self._raw[j] if self._here else known
-            if known is None or z.requires_grad:
-                known = self.voices[j].speech.variance(z, known)
-            self._last[j] = known
-            return known
-
-        return variance
 
     def aim(self, target: Target) -> None:
         """Go on under another target."""
-
-        def factors(z: Tensor) -> Tensor:
-            # Also for a view of it that gradients are taken with respect to.
-            self._here = z.data_ptr() == self.z.data_ptr() and z.shape == self.z.shape
-            return target(z)
-
-        self.target = Target(factors, target.reach)
-        self._raw = [voice.raw for voice in self.voices]
+        self.target = self._memory.watching(target)
+        self._memory.raw = [voice.raw for voice in self.voices]
         old = self.state
         self.state = (
-            self.kernel.init(self.target, self.z) if old is None else refresh(self.kernel, self.target, old)
+            self.kernel.init(self.target, self._memory.z)
+            if old is None
+            else refresh(self.kernel, self.target, old)
         )
 
     def step(self, generator: Randomness) -> Tensor:
         """One move; which chains [R, ..., N] went."""
         assert self.state is not None
         self.state, info = self.kernel.step(self.target, self.state, generator)
-        self._raw = self._after(info)
-        self.z = self.state.position
-        for voice, z, raw in zip(self.voices, self._parts(self.z), self._raw, strict=True):
+        self._memory.raw, self._memory.z = self._after(info), self.state.position
+        for voice, z, raw in zip(self.voices, self._parts(self._memory.z), self._memory.raw, strict=True):
             voice.settle(z, raw)
         return info.accepted
 
@@ -87,9 +108,8 @@ class Chains:
             # A move is several proposals, and a frame's sigma may depend on neighbours that moved later.
             parts = self._parts(self.state.position)
             return [voice.speech.variance(z) for voice, z in zip(self.voices, parts, strict=True)]
-        return [
-            chosen(info.accepted, last.detach(), raw) for last, raw in zip(self._last, self._raw, strict=True)
-        ]
+        pairs = zip(self._memory.last, self._memory.raw, strict=True)
+        return [chosen(info.accepted, last.detach(), raw) for last, raw in pairs]
 
     def _parts(self, z: Tensor) -> Sequence[Tensor]:
         return [z] if len(self.voices) == 1 else z.chunk(len(self.voices), -1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import itertools
-from typing import get_args
+import weakref
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from scenes import BINS, FRAMES, LATENT, Scene, draw_scene, settings, si_sdr
 from torch import Tensor
 
 from pyro_minvae.config import Inference
+from pyro_minvae.inference.chains import Chains
 from pyro_minvae.inference.mcem import EMState, mcem
 from pyro_minvae.inference.wiener import masks
 
@@ -198,3 +201,25 @@ def test_bad_arguments_are_refused() -> None:
         run(scene, settings(keep=5))
     with pytest.raises(ValueError, match="at least one source"):
         run(scene._replace(sources=[]), settings())
+
+
+def test_the_loop_leaves_nothing_to_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its arrays are freed when it ends: an hour of sound goes through hundreds of loops."""
+    made: list[weakref.ref[Chains]] = []
+    scene, begin = draw_scene(("mixture",)), Chains.__init__
+
+    def remembered(self: Chains, *arguments: Any) -> None:
+        begin(self, *arguments)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(Chains, "__init__", remembered)
+    gc.disable()
+    try:
+        for e_step in ("marginal", "mean-field"):
+            config = settings(e_step=e_step, kernel="langevin", step_size=0.1)
+            generator = torch.Generator().manual_seed(0)
+            for _ in mcem(scene.sources, scene.nmf(), scene.power, config=config, generator=generator):
+                pass
+        assert [one() for one in made] == [None, None]
+    finally:
+        gc.enable()
