@@ -50,6 +50,8 @@ class Switcher:
         self.parts, self.recipe, self.device = list(parts), recipe, device
         self._leading = leading
         self._guides = Denoiser([part.trained for part in parts], leading.recipe, device)
+        # How the mode that lips lead reads them; those that do are of one model.
+        self._lips = next((part.trained.lips for part in self.parts if part.sees), None)
         # Pieces go through one by one: most of the time goes into arrays that are large enough by themselves.
         self.batches = False
 
@@ -84,7 +86,7 @@ class Switcher:
 
     def modes(self, piece: Piece) -> list[list[Mode]]:
         """The modes of each speaker of a piece, at those of its lips that look right."""
-        shown = [self._right(visual)[0] for visual in piece.visuals]
+        shown = [self._right(visual) for visual in piece.visuals]
         sources = [self._sources(k, piece._replace(visuals=tuple(shown))) for k in range(len(self.parts))]
         return [
             [self._mode(k, sources[k][j], visual) for k in self._able(visual)]
@@ -145,20 +147,18 @@ class Switcher:
         part = self.parts[k]
         seen = source.visual if part.model.visual else None
         mode = Mode(source._replace(model=part.model, visual=seen), part.sees)
-        return mode._replace(evidence=self._pictures(part, visual) if part.sees else None)
+        return mode._replace(evidence=self._pictures(visual) if part.sees else None)
 
-    def _right(self, visual: Visual | None) -> tuple[Visual | None, Tensor | None]:
-        """The lips less those that look wrong, and what the pictures say of all [N] (derivations, eq. 9.28)."""
-        part = next((part for part in self.parts if part.sees), None)
-        if part is None or part.trained.lips is None or visual is None:
-            return visual, None
-        said = picture_evidence(visual, part.trained.lips.lips, part.trained.lips.typical)
-        stay, context = self.recipe.switch.stay, part.trained.lips.lips.context
-        return right_pictures(visual, said, context=context, stay=stay), said
+    def _right(self, visual: Visual | None) -> Visual | None:
+        """The lips less those that look wrong (derivations, eq. 9.28)."""
+        lips, said = self._lips, self._pictures(visual)
+        if visual is None or lips is None or said is None:
+            return visual
+        return right_pictures(visual, said, context=lips.lips.context, stay=self.recipe.switch.stay)
 
-    def _pictures(self, part: Part, visual: Visual | None) -> Tensor | None:
+    def _pictures(self, visual: Visual | None) -> Tensor | None:
         """What the pictures say of the lips by themselves [N]."""
-        lips = part.trained.lips
+        lips = self._lips
         return None if visual is None or lips is None else picture_evidence(visual, lips.lips, lips.typical)
 
     def _led(self, part: Part, visual: Visual) -> tuple[Tensor, Tensor] | None:
@@ -183,7 +183,7 @@ class Switcher:
         visual = None if led is None else modes[led].source.visual
         if led is None or visual is None or shown is None:
             return torch.zeros_like(state.posterior[:, 0])
-        pictures = self._right(shown)[1]
+        pictures = self._pictures(shown)
         said = torch.zeros_like(state.posterior[:, 0]) if pictures is None else pictures
         rival = next(
             (k for k, mode in enumerate(modes) if isinstance(mode.source.model.prior, UnpairedPrior)), None

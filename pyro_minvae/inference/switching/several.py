@@ -70,13 +70,16 @@ def switching_em(
         SwitchingEngine(modes, own, power, config=config, switch=switch, generator=generator, valid=valid)
         for modes, own in zip(speakers, met, strict=True)
     ]
-    expected = [engine.expected() for engine in engines]
+    # A single speaker is beside nobody: then none of it is computed.
+    together = engines if len(engines) > 1 else []
+    expected = [engine.expected() for engine in together]
     for iteration in range(1, config.iterations + 1):
         states = []
         for j, engine in enumerate(engines):
             met[j].others = _beside(expected, j)
             states.append(engine.iterate(iteration))
-            expected[j] = engine.expected()
+            if together:
+                expected[j] = engine.expected()
         # The later ones have moved since the earlier ones did.
         for j, own in enumerate(met):
             own.others = _beside(expected, j)
