@@ -30,6 +30,7 @@ SYSTEMS = [
     "min-vae-grid,preset=best,inference.start=audio",
     "min-vae-grid,preset=best,inference.e_step=marginal",
     "min-vae-grid,preset=best,inference.lips=never",
+    "a-vae,preset=fast",
     "a-vae,preset=best",
 ]
 

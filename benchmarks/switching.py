@@ -51,7 +51,7 @@ from pyro_minvae.media.audio import mono, read_audio
 from pyro_minvae.media.corruption import Corruption
 from pyro_minvae.types import Utterance
 
-AUDIO, VISUAL = "a-vae", "min-vae-grid"
+AUDIO, VISUAL = "a-vae,preset=best", "min-vae-grid,preset=best"
 SYSTEMS = [AUDIO, VISUAL, "vae-mm", "sw-vae"]
 SPEAKERS, NONE = "sw-speakers", "none"
 CLEAN, MISSING = "clean", "missing"

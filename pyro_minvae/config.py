@@ -112,6 +112,8 @@ class Training(Section):
 class Inference(Section):
     """Monte-Carlo EM: `iterations` of an E-step with `steps` kernel moves of which the last `keep` are averaged.
 
+    What is not said is as in the preset "fast".
+
     `kernel` names the sampler: "metropolis" (random walk), "langevin" (unadjusted, LDEM), "mala", "hmc" (with
     `leapfrogs` steps), "map" (Adam, PEEM), "independence" (proposals from the guide) or "laplace". `step_size` is in
     units of z (about 1 wide a priori); without one it is the kernel's own. During the first `warmup` moves
@@ -138,18 +140,18 @@ class Inference(Section):
     as the longest each), since they share its caches; one at a time where `tolerance` > 0 or the model couples frames.
     """
 
-    iterations: int = Field(50, ge=1)
+    iterations: int = Field(20, ge=1)
     e_step: Literal["auto", "marginal", "mean-field"] = "auto"
     mean_field: Literal["em", "published"] = "em"
-    kernel: Literal["metropolis", "langevin", "mala", "hmc", "map", "independence", "laplace"] = "metropolis"
+    kernel: Literal["metropolis", "langevin", "mala", "hmc", "map", "independence", "laplace"] = "langevin"
     step_size: float | None = Field(None, gt=0)
     warmup: int = Field(0, ge=0)
     leapfrogs: int = Field(5, ge=1)
-    steps: int = Field(10, ge=1)
-    keep: int = Field(5, ge=1)
+    steps: int = Field(1, ge=1)
+    keep: int = Field(1, ge=1)
     chains: int = Field(1, ge=1)
     sweep: Literal["alternate", "joint"] = "alternate"
-    average: int = Field(10, ge=1)
+    average: int = Field(5, ge=1)
     gain: bool = True
     gain_prior: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1.0, 0.0)
     start: Literal["guide", "audio", "prior"] = "guide"

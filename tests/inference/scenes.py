@@ -89,7 +89,15 @@ def si_sdr(estimate: Tensor, target: Tensor) -> float:
 def settings(**changes: object) -> Inference:
     """A short EM loop."""
     return Inference.model_validate(
-        {"e_step": "marginal", "iterations": 6, "steps": 4, "keep": 2, "step_size": 0.3, **changes}
+        {
+            "e_step": "marginal",
+            "iterations": 6,
+            "kernel": "metropolis",
+            "steps": 4,
+            "keep": 2,
+            "step_size": 0.3,
+            **changes,
+        }
     )
 
 

@@ -332,8 +332,10 @@ def test_configuration_names_the_kernel_and_its_settings() -> None:
     from pyro_minvae.models.mixture import Source
 
     source = Source(make_model("standard"), None, torch.zeros(4, 3), torch.ones(4, 3))
-    assert make_kernel(Inference(step_size=0.03, warmup=7), source) == Metropolis(0.03, warmup=7)
-    assert make_kernel(Inference(), source) == Metropolis()
+    assert make_kernel(Inference(kernel="metropolis", step_size=0.03, warmup=7), source) == Metropolis(
+        0.03, warmup=7
+    )
+    assert make_kernel(Inference(), source) == UnadjustedLangevin()
     hmc = Inference(kernel="hmc", leapfrogs=3, step_size=0.2)
     assert make_kernel(hmc, source) == Hmc(0.2, leapfrogs=3)
     kinds: dict[str, type] = {"langevin": UnadjustedLangevin, "mala": Mala, "map": MapAdam}

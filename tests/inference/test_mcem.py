@@ -173,14 +173,16 @@ def test_objective_mostly_rises(kind: str, e_step: str) -> None:
     assert objectives[-1] > objectives[0]
 
 
+@pytest.mark.parametrize("moves", ["many", "default"])
 @pytest.mark.parametrize("e_step", E_STEPS)
 @pytest.mark.parametrize("kind", [*PRIORS, *OTHERS])
-def test_speech_drawn_from_the_model_is_enhanced(kind: str, e_step: str) -> None:
+def test_speech_drawn_from_the_model_is_enhanced(kind: str, e_step: str, moves: str) -> None:
+    usual = Inference().model_dump(include={"iterations", "kernel", "step_size", "steps", "keep"})
+    chosen = usual if moves == "default" else {"iterations": 40, "steps": 10, "keep": 5}
     gains = []
     for seed in range(2):
         scene = draw_scene((kind,), seed=seed)
-        config = settings(e_step=e_step, iterations=40, steps=10, keep=5)
-        state = run(scene, config)[-1]
+        state = run(scene, settings(e_step=e_step, **chosen))[-1]
         mask = masks(state.variances, state.noise)[0]
         gains.append(si_sdr(mask * scene.mixture, scene.speech[0]) - si_sdr(scene.mixture, scene.speech[0]))
     assert min(gains) > 3.0
