@@ -11,6 +11,7 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.filtering import overlap_of, side_by_side
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.jobs import Done, Job, Opened
+from pyro_minvae.types import Lips
 
 # Called with the jobs that are about to run together and the number of EM iterations that they take in all; gives what
 # to call with the number done so far and the state.
@@ -23,10 +24,10 @@ def run_all(
     """What becomes of each job, in groups as they are finished; a job that fails gives the reason.
 
     Recordings of one block go through the loop side by side, as many as `inference.batch` and `batch_s` let, each as if
-    it came alone; no more than these and the next are in memory. Longer recordings, and those with a report, go by
-    themselves.
+    it came alone: those that lips guide by themselves, since the loop differs. No more than two such
+    groups and the next recording are in memory. Longer recordings, and those with a report, go one by one.
     """
-    waiting: list[tuple[Job, Opened]] = []
+    waiting: dict[bool, list[tuple[Job, Opened]]] = {True: [], False: []}
     for job in jobs:
         try:
             opened = job.open(enhancer, seed)
@@ -36,12 +37,14 @@ def run_all(
         if job.report is not None or len(blocks(enhancer, opened)) > 1:
             yield from run_together([(job, opened)], enhancer, bar)
             continue
-        if waiting and rounds(enhancer, [*waiting, (job, opened)]) > 1:
-            yield from run_together(waiting, enhancer, bar)
-            waiting = []
-        waiting.append((job, opened))
-    if waiting:
-        yield from run_together(waiting, enhancer, bar)
+        alike = waiting[_guided(enhancer, opened)]
+        if alike and rounds(enhancer, [*alike, (job, opened)]) > 1:
+            yield from run_together(alike, enhancer, bar)
+            alike.clear()
+        alike.append((job, opened))
+    for rest in waiting.values():
+        if rest:
+            yield from run_together(rest, enhancer, bar)
 
 
 def run_together(
@@ -66,6 +69,12 @@ def rounds(enhancer: Enhancer, group: Sequence[tuple[Job, Opened]]) -> int:
     """How often the loop runs for a group of recordings that all have lips, or none."""
     lengths = [length for _, opened in group for length in blocks(enhancer, opened)]
     return len(side_by_side(lengths, enhancer.recipe, enhancer.denoiser, enhancer.device))
+
+
+def _guided(enhancer: Enhancer, opened: Opened) -> bool:
+    """Whether lips guide a recording."""
+    lips = opened.recording.video
+    return isinstance(lips, Lips) and not enhancer.unusable(lips)
 
 
 def blocks(enhancer: Enhancer, opened: Opened) -> list[int]:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 from signals import speechlike
-from tiny import save_tiny_model
+from tiny import lips, save_tiny_model
 
 from pyro_minvae.batches import run_all
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.jobs import Job, plan
+from pyro_minvae.media.crops import save_lips
 
 RATE = 16000
 
@@ -75,6 +76,23 @@ def test_short_recordings_share_the_loop_and_give_what_they_give_alone(
         together, _ = soundfile.read(out / f"{name}.wav")
         np.testing.assert_allclose(together, alone, atol=2 / 2**15)
         assert float(np.abs(alone).max()) > 0.01
+
+
+def test_recordings_that_lips_guide_go_by_themselves(model: Path, tmp_path: Path) -> None:
+    jobs = []
+    for number, name in enumerate("abcd"):
+        soundfile.write(tmp_path / f"{name}.wav", speechlike(RATE, 0.5), RATE)
+        video = tmp_path / f"{name}.npz" if name in "ac" else None
+        if video is not None:
+            save_lips(video, lips(0.5, number))
+        jobs.append(Job(tmp_path / f"{name}.wav", video, tmp_path / "out" / f"{name}.wav", None))
+    (tmp_path / "out").mkdir()
+    bars = Bars()
+    done = dict(run_all(jobs, enhancer(model, "inference.lips=always"), bars))
+    used = {job.audio.stem: outcome.result.used_video for job, outcome in done.items()}  # type: ignore[union-attr]
+    assert used == {"a": True, "b": False, "c": True, "d": False}
+    assert [names for names, *_ in bars.bars] == [["a", "c"], ["b", "d"]]
+    assert all(told == list(range(1, total + 1)) for _, total, told in bars.bars)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
