@@ -24,8 +24,8 @@ def run_all(
     """What becomes of each job, in groups as they are finished; a job that fails gives the reason.
 
     Recordings of one block go through the loop side by side, as many as `inference.batch` and `batch_s` let, each as if
-    it came alone: those that lips guide by themselves, since the loop differs. No more than two such groups and the next
-    recording are in memory. Longer recordings, and those with a report, go one by one.
+    it came alone: those that lips guide by themselves, since the loop differs. No more than two such groups and the
+    next recording are in memory. Longer recordings, and those with a report, go one by one.
     """
     waiting: dict[bool, list[tuple[Job, Opened]]] = {True: [], False: []}
     for job in jobs:
