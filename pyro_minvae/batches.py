@@ -11,7 +11,6 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.filtering import overlap_of, side_by_side
 from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.jobs import Done, Job, Opened
-from pyro_minvae.types import Lips
 
 # Called with the jobs that are about to run together and the number of EM iterations that they take in all; gives what
 # to call with the number done so far and the state.
@@ -73,8 +72,7 @@ def rounds(enhancer: Enhancer, group: Sequence[tuple[Job, Opened]]) -> int:
 
 def _guided(enhancer: Enhancer, opened: Opened) -> bool:
     """Whether lips guide a recording."""
-    lips = opened.recording.video
-    return isinstance(lips, Lips) and not enhancer.unusable(lips)
+    return enhancer.speaker.guidance(opened.recording.video).lips is not None
 
 
 def blocks(enhancer: Enhancer, opened: Opened) -> list[int]:

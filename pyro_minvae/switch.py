@@ -60,6 +60,13 @@ class ModeSection(Section):
     component: Literal["whole", "lips", "sound", "unpaired"] = "whole"
 
 
+class SwitchingInference(Inference):
+    """`Inference` of a switching system: posteriors that climb by one step in each iteration need more of them."""
+
+    iterations: int = Field(50, ge=1)
+    average: int = Field(10, ge=1)
+
+
 class SwitchingRecipe(Section):
     """A switching system: `modes` of trained models, the `switch` between them, `noise` and `inference`.
 
@@ -71,4 +78,4 @@ class SwitchingRecipe(Section):
     switch: Switch = Switch()
     modes: tuple[ModeSection, ...] = Field(min_length=2)
     noise: Noise = GammaChain()
-    inference: Inference = Inference()
+    inference: SwitchingInference = SwitchingInference()

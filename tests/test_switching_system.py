@@ -197,6 +197,13 @@ def test_a_missing_recipe_is_told(tmp_path: Path) -> None:
         Enhancer.from_pretrained("sw-vae", preset="odd")
 
 
+@pytest.mark.parametrize("said", [[], ["inference.gain=false"]])
+@pytest.mark.parametrize("name", ["sw-vae", "vae-mm", "sw-speakers"])
+def test_what_is_not_said_suits_gradient_steps(name: str, said: list[str]) -> None:
+    inference = Enhancer.from_pretrained(name, overrides=said).recipe.inference
+    assert (inference.iterations, inference.average, inference.gain) == (50, 10, not said)
+
+
 def test_presets_set_noise_and_inference() -> None:
     made = Enhancer.from_pretrained("vae-mm", preset="fast")
     assert isinstance(made.denoiser, Switcher)
