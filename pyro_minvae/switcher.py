@@ -14,14 +14,15 @@ from torch.nn.functional import one_hot
 from pyro_minvae.assembly import noise_model
 from pyro_minvae.checkpoint import Trained
 from pyro_minvae.denoiser import Denoiser, Filtered, Piece, Watch, set_apart
+from pyro_minvae.features.gaps import carried, nearest
 from pyro_minvae.inference.switching.chain import viterbi
 from pyro_minvae.inference.switching.engine import Mode, SwitchState
 from pyro_minvae.inference.switching.posterior import divergence
 from pyro_minvae.inference.switching.several import switching_em
-from pyro_minvae.inference.switching.trust import SOUND, lip_trust, nearest, picture_evidence, right_pictures
+from pyro_minvae.inference.switching.trust import SOUND, lip_trust, picture_evidence, right_pictures
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.priors.component import UnpairedPrior
+from pyro_minvae.models.priors.component import CarriedPrior, UnpairedPrior
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.noise import Noise
 from pyro_minvae.switch import ModeSection, SwitchingRecipe
@@ -117,8 +118,8 @@ class Switcher:
     def _sources(self, k: int, piece: Piece) -> list[Source]:
         """The speakers as mode k sees them, where it reads lips at these.
 
-        It starts where they say, and a mode that goes without lips where those of the nearest frame do: from the noisy
-        sound it would take noise for speech.
+        It starts where they say, and a mode that goes without lips where those of the nearest frame do, carried over
+        gaps: from the noisy sound it would take noise for speech.
         """
         part = self.parts[k]
         if part.trained.lips is None or not part.trained.model.visual:
@@ -126,15 +127,17 @@ class Switcher:
         found = []
         for source in self._guides.sources(piece, system=k):
             visual = source.visual
-            lips = None if visual is None else self._led(part, visual)
+            around = None if visual is None else self._carried(visual)
+            lips = None if around is None else self._led(part, around)
             if (
                 visual is not None
+                and around is not None
                 and lips is not None
                 and source.spread is not None
                 and bool(visual.valid.any())
             ):
                 chosen = visual.valid[..., None] if part.sees else torch.ones_like(visual.valid)[..., None]
-                place = nearest(visual.valid)
+                place = nearest(around.valid)
                 source = source._replace(
                     start=torch.where(chosen, lips[0][place], source.start),
                     spread=torch.where(chosen, lips[1][place], source.spread),
@@ -143,18 +146,29 @@ class Switcher:
         return set_apart(found)
 
     def _mode(self, k: int, source: Source, visual: Visual | None) -> Mode:
-        """Mode k of one speaker."""
-        part = self.parts[k]
-        seen = source.visual if part.model.visual else None
-        mode = Mode(source._replace(model=part.model, visual=seen), part.sees)
+        """Mode k of one speaker; one that lips lead goes by lips carried over their gaps (derivations, eq. 9.31)."""
+        part, model = self.parts[k], self.parts[k].model
+        seen = source.visual if model.visual else None
+        if seen is not None and part.sees and not model.prior.mixed and self._led(part, seen) is not None:
+            around = self._carried(seen)
+            prior = CarriedPrior(model.prior, around.valid & ~seen.valid)
+            model, seen = SpeechModel(prior, model.decoder, model.likelihood), around
+        mode = Mode(source._replace(model=model, visual=seen), part.sees)
         return mode._replace(evidence=self._pictures(visual) if part.sees else None)
+
+    def _carried(self, visual: Visual) -> Visual:
+        """The lips, carried over their gaps."""
+        stft, lips = self._leading.recipe.stft, self._lips
+        return visual if lips is None else carried(visual, lips.lips, stft.hop / stft.rate)
 
     def _right(self, visual: Visual | None) -> Visual | None:
         """The lips less those that look wrong (derivations, eq. 9.28)."""
         lips, said = self._lips, self._pictures(visual)
         if visual is None or lips is None or said is None:
             return visual
-        return right_pictures(visual, said, context=lips.lips.context, stay=self.recipe.switch.stay)
+        right = right_pictures(visual, said, context=lips.lips.context, stay=self.recipe.switch.stay)
+        # Pictures that were left out are in the context of their neighbours.
+        return Visual(self._carried(right).features, right.valid)
 
     def _pictures(self, visual: Visual | None) -> Tensor | None:
         """What the pictures say of the lips by themselves [N]."""
@@ -180,8 +194,7 @@ class Switcher:
     def _trust(self, state: SwitchState, modes: Sequence[Mode], shown: Visual | None) -> Tensor:
         """Probability that the lips are right [N], 0 where there are none (derivations, eqs. 9.24 to 9.26)."""
         led = next((k for k, mode in enumerate(modes) if mode.needs_lips), None)
-        visual = None if led is None else modes[led].source.visual
-        if led is None or visual is None or shown is None:
+        if led is None or shown is None or modes[led].source.visual is None:
             return torch.zeros_like(state.posterior[:, 0])
         pictures = self._pictures(shown)
         said = torch.zeros_like(state.posterior[:, 0]) if pictures is None else pictures
@@ -189,11 +202,11 @@ class Switcher:
             (k for k, mode in enumerate(modes) if isinstance(mode.source.model.prior, UnpairedPrior)), None
         )
         if rival is not None:
-            right, other = (modes[k].source.model.prior.components(visual) for k in (led, rival))
+            right, other = (modes[k].source.model.prior.components(shown) for k in (led, rival))
             fit = state.means[rival], state.scales[rival], state.means[rival][None]
             sound = SOUND * (divergence(other, *fit) - divergence(right, *fit))
             # Lips that were left out were in no prior: the pictures alone speak of them.
-            said = said + torch.where(visual.valid, sound, 0.0)
+            said = said + torch.where(shown.valid, sound, 0.0)
         return lip_trust(said, shown.valid, stay=self.recipe.switch.stay)
 
     def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:

@@ -19,8 +19,11 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.diagnosis import diagnose, numbers
 from pyro_minvae.evaluation.page import Reporter
 from pyro_minvae.evaluation.panels import spectra
+from pyro_minvae.features.gaps import carried
 from pyro_minvae.inference.switching.engine import SwitchState
 from pyro_minvae.media.audio import write_audio
+from pyro_minvae.models.distributions import gaussian_parameters
+from pyro_minvae.models.priors.component import NARROW
 from pyro_minvae.switcher import Switcher, switched_mask
 from pyro_minvae.switching import is_switching, system_names
 from pyro_minvae.types import Audio, Lips, Visual
@@ -113,20 +116,53 @@ def test_frames_without_a_face_have_no_trust(system: Path) -> None:
     assert found.trust[found.times < 0.4].max() > 0
 
 
-def test_frames_without_lips_start_at_those_of_the_nearest_frame(system: Path) -> None:
+def seen_for(loop: Switcher, frames: int) -> tuple[Piece, Visual]:
+    """A piece of 60 frames whose first ones have lips, and its lips."""
+    trained = loop.parts[0].trained
+    assert trained.lips is not None
+    generator = torch.Generator().manual_seed(0)
+    track = torch.randn(60, trained.lips.lips.dimension, generator=generator)
+    visual = Visual(0.5 * trained.lips.typical**0.5 * track, torch.arange(60) < frames)
+    power = torch.rand(60, trained.recipe.stft.bins, generator=generator)
+    return Piece(power, (visual,), 0), visual
+
+
+def test_frames_near_lips_go_by_carried_ones(system: Path) -> None:
+    """Without lips of its own the mode of the lips starts at the sound, the other one where carried lips are."""
     loop = enhancer(system).denoiser
     assert isinstance(loop, Switcher)
-    part = loop.parts[0]
-    assert part.trained.lips is not None
-    generator = torch.Generator().manual_seed(0)
-    track = torch.randn(30, part.trained.lips.lips.dimension, generator=generator)
-    visual = Visual(0.5 * part.trained.lips.typical**0.5 * track, torch.arange(30) < 20)
-    power = torch.rand(30, part.trained.recipe.stft.bins, generator=generator)
-    (modes,) = loop.modes(Piece(power, (visual,), 0))
+    piece, visual = seen_for(loop, 20)
+    (modes,) = loop.modes(piece)
+    trained = loop.parts[0].trained
+    assert trained.lips is not None
+    around = carried(visual, trained.lips.lips, trained.recipe.stft.hop / trained.recipe.stft.rate)
+    reach = int(around.valid.sum())
+    assert 20 < reach < 60
+    mean, scale = gaussian_parameters(trained.model.prior.conditionals(around)[0])  # type: ignore[misc]
     lips, unled = (mode.source.start for mode in modes)
-    torch.testing.assert_close(unled[:20], lips[:20])
-    torch.testing.assert_close(unled[20:], lips[19].expand(10, -1))
+    torch.testing.assert_close(unled[:reach], mean[:reach])
+    torch.testing.assert_close(unled[reach:], mean[reach - 1].expand(60 - reach, -1))
+    torch.testing.assert_close(lips[:20], mean[:20])
     assert not torch.allclose(lips[20:], unled[20:])
+    led = modes[0].source
+    assert led.visual is not None
+    assert torch.equal(led.visual.valid, around.valid)
+    (prior,) = led.model.prior.conditionals(led.visual)
+    wanted = torch.where(torch.arange(60)[:, None] < 20, scale, NARROW * scale)
+    torch.testing.assert_close(gaussian_parameters(prior)[1][:reach], wanted[:reach])  # type: ignore[index]
+
+
+def test_frames_far_from_lips_go_by_the_sound(system: Path) -> None:
+    loop = enhancer(system).denoiser
+    assert isinstance(loop, Switcher)
+    (filtered,) = loop([seen_for(loop, 20)[0]])
+    assert filtered.switch is not None
+    found = loop.switches(np.arange(60) / 62.5, filtered.switch[0].numpy())
+    assert found.trust is not None
+    assert (found.trust[20:] == 0).all()
+    assert found.probabilities[20:51, 0].max() > 0.01
+    assert found.probabilities[52:, 0].max() < 1e-3
+    assert (found.path[52:] == 1).all()
 
 
 def test_long_recordings_go_in_blocks(system: Path) -> None:

@@ -116,11 +116,19 @@ def standardise(crops: Tensor) -> Tensor:
     return flat / flat.std(-1, keepdim=True).clamp_min(1.0)
 
 
-def on_clock(track: Tensor, times: Tensor, valid: Tensor, clock: Tensor, lips: LipFeatures) -> Visual:
+def on_clock(
+    track: Tensor,
+    times: Tensor,
+    valid: Tensor,
+    clock: Tensor,
+    lips: LipFeatures,
+    *,
+    everywhere: bool = False,
+) -> Visual:
     """Sample a track [T, M] with timestamps `times` [T] s at the instants `clock` [N] s, with context.
 
     Values are interpolated linearly between the valid frames; a frame of sound whose nearest video frame is invalid
-    or further than `REACH_S` away is marked invalid and its features are zero.
+    or further than `REACH_S` away is marked invalid. Its features are zero, or with `everywhere` what was interpolated.
     """
     offsets = lips.spacing_s * torch.arange(-lips.context, lips.context + 1, device=clock.device)
     if not bool(valid.any()):
@@ -129,7 +137,7 @@ def on_clock(track: Tensor, times: Tensor, valid: Tensor, clock: Tensor, lips: L
     instants = (clock[:, None] + offsets).reshape(-1)  # [N (2 context + 1)]
     sampled = _interpolate(track[valid], times[valid], instants).reshape(clock.shape[0], -1)
     _, seen = seen_at(clock, times, valid)
-    return Visual(sampled * seen[:, None], seen)
+    return Visual(sampled if everywhere else sampled * seen[:, None], seen)
 
 
 def seen_at(clock: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

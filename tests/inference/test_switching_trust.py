@@ -14,7 +14,6 @@ from pyro_minvae.inference.switching.trust import (
     STILL_NATS,
     WIDER,
     lip_trust,
-    nearest,
     picture_evidence,
     right_pictures,
 )
@@ -86,13 +85,6 @@ def test_the_typical_square_is_that_of_training() -> None:
     projection.fit([lips])
     vectors = projection(crops, torch.ones(400, dtype=torch.bool))
     assert projection.typical == pytest.approx(float(vectors.square().mean()), rel=0.02)
-
-
-@pytest.mark.parametrize("places", [[3], [0, 9], [2, 3, 7], list(range(10))])
-def test_the_nearest_frame_is_found(places: list[int]) -> None:
-    chosen = torch.zeros(10, dtype=torch.bool)
-    chosen[places] = True
-    assert nearest(chosen).tolist() == [min(places, key=lambda one: (abs(one - n), one)) for n in range(10)]
 
 
 def test_pictures_that_look_wrong_leave_the_lips_and_their_mean() -> None:

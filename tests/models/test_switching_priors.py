@@ -9,7 +9,14 @@ from torch import Tensor
 
 from pyro_minvae.inference.switching.posterior import divergence
 from pyro_minvae.models.distributions import gaussian_parameters, normal
-from pyro_minvae.models.priors.component import AUDIO_SHARE, OTHERS, ComponentPrior, UnpairedPrior
+from pyro_minvae.models.priors.component import (
+    AUDIO_SHARE,
+    NARROW,
+    OTHERS,
+    CarriedPrior,
+    ComponentPrior,
+    UnpairedPrior,
+)
 from pyro_minvae.types import Visual
 
 FRAMES, LATENT = 40, 3
@@ -27,6 +34,18 @@ def test_a_component_is_the_mixtures_own(alpha: int) -> None:
     (alone,) = ComponentPrior(mixture, alpha).conditionals(visual)
     torch.testing.assert_close(alone.log_prob(z), mixture.conditionals(visual)[alpha].log_prob(z))
     assert ComponentPrior(mixture, alpha).visual is (alpha == 0)
+
+
+def test_carried_lips_hold_on_to_what_they_say() -> None:
+    """The mean stays, the standard deviation is a quarter, on those frames alone (derivations, eq. 9.31)."""
+    mixture, visual = make_prior("visual-mixture", latent=LATENT, seed=0), lips()
+    frames = torch.arange(FRAMES) % 3 == 0
+    (found,) = CarriedPrior(ComponentPrior(mixture, 0), frames).conditionals(visual)
+    mean, scale = gaussian_parameters(mixture.conditionals(visual)[0])  # type: ignore[misc]
+    z = normal_draws(FRAMES, LATENT, seed=1)
+    for n in range(FRAMES):
+        width = NARROW * scale[n] if frames[n] else scale[n]
+        torch.testing.assert_close(found.log_prob(z)[n], normal(mean[n], width).log_prob(z[n]))
 
 
 def test_unpaired_lips_are_those_of_other_times() -> None:

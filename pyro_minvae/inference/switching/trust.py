@@ -93,13 +93,3 @@ def right_pictures(visual: Visual, evidence: Tensor, *, context: int, stay: floa
     track = visual.features.unflatten(-1, (2 * context + 1, -1))  # [N, 2 context + 1, M]
     moved = track - track[right, context].mean(0)
     return Visual(moved.flatten(1) * right[:, None], right)
-
-
-def nearest(chosen: Tensor) -> Tensor:
-    """For each frame [N] the index of the nearest one among those `chosen` [N], the earlier of two; some must be."""
-    found = chosen.nonzero()[:, 0]
-    place = torch.arange(len(chosen), device=chosen.device)
-    after = torch.searchsorted(found, place).clamp(max=len(found) - 1)
-    before = (after - 1).clamp_min(0)
-    earlier = (place - found[before]).abs() <= (found[after] - place).abs()
-    return torch.where(earlier, found[before], found[after])

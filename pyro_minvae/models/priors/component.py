@@ -17,6 +17,9 @@ OTHERS = 16
 # Share of the mixture's audio component in the prior of a mouth that may belong to another time.
 AUDIO_SHARE = 0.5
 
+# What is left of the standard deviation of p(z | v) where lips were carried to a frame.
+NARROW = 0.25
+
 
 class ComponentPrior(Prior):
     """p(z | alpha, v) of a mixture prior for one alpha: 0 the lips, 1 the sound."""
@@ -28,6 +31,32 @@ class ComponentPrior(Prior):
 
     def conditionals(self, visual: Visual | None) -> tuple[TorchDistribution, ...]:
         return (self.mixture.conditionals(visual)[self.alpha],)
+
+
+class CarriedPrior(Prior):
+    """p(z_n | v_n) of a prior's first component, narrowed on frames to which lips were only carried.
+
+    (derivations, eq. 9.31)
+
+    There it is N(mu(v_n), `NARROW`^2 diag sigma^2(v_n)): hundreds of bins outweigh any prior, and sound without lips
+    settles on the noise. Held to what the lips around it call for, a latent vector keeps to the voice.
+
+    Args:
+        prior: of which `conditionals` at index 0 is Gaussian.
+        frames: those [N] without lips of their own.
+    """
+
+    visual = True
+
+    def __init__(self, prior: Prior, frames: Tensor) -> None:
+        super().__init__()
+        self.prior, self.frames = prior, frames
+
+    def conditionals(self, visual: Visual | None) -> tuple[TorchDistribution, ...]:
+        lips = self.prior.conditionals(visual)[0]
+        own = gaussian_parameters(lips)
+        assert own is not None
+        return (normal(own[0], torch.where(self.frames[:, None], NARROW * own[1], own[1])),)
 
 
 class UnpairedPrior(Prior):
