@@ -38,8 +38,8 @@ class CarriedPrior(Prior):
 
     (derivations, eq. 9.31)
 
-    There it is N(mu(v_n), `NARROW`^2 diag sigma^2(v_n)): hundreds of bins outweigh any prior, and sound without lips
-    settles on the noise. Held to what the lips around it call for, a latent vector keeps to the voice.
+    There it is N(mu(v_n), nu^2 diag sigma^2(v_n)) with nu = `NARROW`: hundreds of bins outweigh any prior, and sound
+    without lips settles on the noise. Held to what the lips around it call for, a latent vector keeps to the voice.
 
     Args:
         prior: of which `conditionals` at index 0 is Gaussian.
