@@ -87,10 +87,17 @@ class Switcher:
 
     def modes(self, piece: Piece) -> list[list[Mode]]:
         """The modes of each speaker of a piece, at those of its lips that look right."""
-        shown = [self._right(visual) for visual in piece.visuals]
-        sources = [self._sources(k, piece._replace(visuals=tuple(shown))) for k in range(len(self.parts))]
+        right = [self._right(visual) for visual in piece.visuals]
+        around = [self._carried(visual) for visual in right]
+        # Pictures that were left out are in the context of their neighbours.
+        shown = [
+            None if own is None or wide is None else Visual(wide.features, own.valid)
+            for own, wide in zip(right, around, strict=True)
+        ]
+        seen = piece._replace(visuals=tuple(shown))
+        sources = [self._sources(k, seen, around) for k in range(len(self.parts))]
         return [
-            [self._mode(k, sources[k][j], visual) for k in self._able(visual)]
+            [self._mode(k, sources[k][j], visual, around[j]) for k in self._able(visual)]
             for j, visual in enumerate(shown)
         ]
 
@@ -115,29 +122,28 @@ class Switcher:
         able = [k for k, part in enumerate(self.parts) if visual is not None or not part.sees]
         return able or list(range(len(self.parts)))
 
-    def _sources(self, k: int, piece: Piece) -> list[Source]:
+    def _sources(self, k: int, piece: Piece, around: Sequence[Visual | None]) -> list[Source]:
         """The speakers as mode k sees them, where it reads lips at these.
 
-        It starts where they say, and a mode that goes without lips where those of the nearest frame do, carried over
-        gaps: from the noisy sound it would take noise for speech.
+        It starts where they say, and a mode that goes without lips where those of the nearest frame do, `around` being
+        the lips carried over gaps: from the noisy sound it would take noise for speech.
         """
         part = self.parts[k]
         if part.trained.lips is None or not part.trained.model.visual:
             piece = piece._replace(visuals=(None,) * len(piece.visuals))
         found = []
-        for source in self._guides.sources(piece, system=k):
+        for source, wide in zip(self._guides.sources(piece, system=k), around, strict=True):
             visual = source.visual
-            around = None if visual is None else self._carried(visual)
-            lips = None if around is None else self._led(part, around)
+            lips = None if visual is None or wide is None else self._led(part, wide)
             if (
                 visual is not None
-                and around is not None
+                and wide is not None
                 and lips is not None
                 and source.spread is not None
                 and bool(visual.valid.any())
             ):
                 chosen = visual.valid[..., None] if part.sees else torch.ones_like(visual.valid)[..., None]
-                place = nearest(around.valid)
+                place = nearest(wide.valid)
                 source = source._replace(
                     start=torch.where(chosen, lips[0][place], source.start),
                     spread=torch.where(chosen, lips[1][place], source.spread),
@@ -145,30 +151,33 @@ class Switcher:
             found.append(source)
         return set_apart(found)
 
-    def _mode(self, k: int, source: Source, visual: Visual | None) -> Mode:
+    def _mode(self, k: int, source: Source, visual: Visual | None, around: Visual | None) -> Mode:
         """Mode k of one speaker; one that lips lead goes by lips carried over their gaps (derivations, eq. 9.31)."""
         part, model = self.parts[k], self.parts[k].model
         seen = source.visual if model.visual else None
-        if seen is not None and part.sees and not model.prior.mixed and self._led(part, seen) is not None:
-            around = self._carried(seen)
+        if (
+            seen is not None
+            and around is not None
+            and part.sees
+            and not model.prior.mixed
+            and self._led(part, seen) is not None
+        ):
             prior = CarriedPrior(model.prior, around.valid & ~seen.valid)
             model, seen = SpeechModel(prior, model.decoder, model.likelihood), around
         mode = Mode(source._replace(model=model, visual=seen), part.sees)
         return mode._replace(evidence=self._pictures(visual) if part.sees else None)
 
-    def _carried(self, visual: Visual) -> Visual:
+    def _carried(self, visual: Visual | None) -> Visual | None:
         """The lips, carried over their gaps."""
         stft, lips = self._leading.recipe.stft, self._lips
-        return visual if lips is None else carried(visual, lips.lips, stft.hop / stft.rate)
+        return visual if visual is None or lips is None else carried(visual, lips.lips, stft.hop / stft.rate)
 
     def _right(self, visual: Visual | None) -> Visual | None:
         """The lips less those that look wrong (derivations, eq. 9.28)."""
         lips, said = self._lips, self._pictures(visual)
         if visual is None or lips is None or said is None:
             return visual
-        right = right_pictures(visual, said, context=lips.lips.context, stay=self.recipe.switch.stay)
-        # Pictures that were left out are in the context of their neighbours.
-        return Visual(self._carried(right).features, right.valid)
+        return right_pictures(visual, said, context=lips.lips.context, stay=self.recipe.switch.stay)
 
     def _pictures(self, visual: Visual | None) -> Tensor | None:
         """What the pictures say of the lips by themselves [N]."""
@@ -201,12 +210,14 @@ class Switcher:
         rival = next(
             (k for k, mode in enumerate(modes) if isinstance(mode.source.model.prior, UnpairedPrior)), None
         )
-        if rival is not None:
-            right, other = (modes[k].source.model.prior.components(shown) for k in (led, rival))
+        # The mode without lips sees those that were neither left out nor carried.
+        own = None if rival is None else modes[rival].source.visual
+        if rival is not None and own is not None:
+            right, other = (modes[k].source.model.prior.components(own) for k in (led, rival))
             fit = state.means[rival], state.scales[rival], state.means[rival][None]
             sound = SOUND * (divergence(other, *fit) - divergence(right, *fit))
             # Lips that were left out were in no prior: the pictures alone speak of them.
-            said = said + torch.where(shown.valid, sound, 0.0)
+            said = said + torch.where(own.valid, sound, 0.0)
         return lip_trust(said, shown.valid, stay=self.recipe.switch.stay)
 
     def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:

@@ -165,6 +165,32 @@ def test_frames_far_from_lips_go_by_the_sound(system: Path) -> None:
     assert (found.path[52:] == 1).all()
 
 
+def test_pictures_left_out_are_judged_by_themselves(system: Path) -> None:
+    """What stands around the instant of such a frame, which is wrong too, reaches neither the loop nor the trust."""
+    loop = enhancer(system).denoiser
+    assert isinstance(loop, Switcher)
+    piece, visual = seen_for(loop, 60)
+    lips = loop.parts[0].trained.lips
+    assert lips is not None
+    track = visual.features.unflatten(-1, (2 * lips.lips.context + 1, -1)).clone()
+    track[20:40] *= 8
+    found = []
+    for shift in (0.0, 3.0):
+        track[22:38, 0] += shift
+        spoilt = Visual(track.flatten(1).clone(), visual.valid)
+        (modes,) = loop.modes(piece._replace(visuals=(spoilt,)))
+        own = modes[1].source.visual
+        assert own is not None
+        assert not own.valid[20:40].any()
+        assert own.valid[:20].all()
+        (filtered,) = loop([piece._replace(visuals=(spoilt,))])
+        found.append(filtered)
+    assert found[0].switch is not None
+    assert found[1].switch is not None
+    assert torch.equal(found[0].masks, found[1].masks)
+    assert torch.equal(found[0].switch, found[1].switch)
+
+
 def test_long_recordings_go_in_blocks(system: Path) -> None:
     made = enhancer(system, "inference.block_s=0.5", "inference.overlap_s=0.1")
     found = made(sound(), RATE, lips())
