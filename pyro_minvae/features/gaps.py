@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.config import LipFeatures
-from pyro_minvae.features.visual import on_clock
+from pyro_minvae.features.visual import nearest_instant, on_clock
 from pyro_minvae.types import Visual
 
 # Lips tell something of frames this near (s), so that gaps of twice that are closed: a glance aside, a hand, a freeze.
@@ -48,8 +48,4 @@ def distance(chosen: Tensor) -> Tensor:
 def nearest(chosen: Tensor) -> Tensor:
     """For each frame [N] the index of the nearest one among those `chosen` [N], the earlier of two; some must be."""
     found = chosen.nonzero()[:, 0]
-    place = torch.arange(len(chosen), device=chosen.device)
-    after = torch.searchsorted(found, place).clamp(max=len(found) - 1)
-    before = (after - 1).clamp_min(0)
-    earlier = (place - found[before]).abs() <= (found[after] - place).abs()
-    return torch.where(earlier, found[before], found[after])
+    return found[nearest_instant(found, torch.arange(len(chosen), device=chosen.device))]

@@ -145,7 +145,7 @@ def seen_at(clock: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor
 
     `times` [T] s and `valid` [T] are the video's; near enough is `REACH_S`.
     """
-    nearest = _nearest(times, clock)
+    nearest = nearest_instant(times, clock)
     return nearest, valid[nearest] & ((clock - times[nearest]).abs() <= REACH_S)
 
 
@@ -159,8 +159,11 @@ def _interpolate(track: Tensor, times: Tensor, at: Tensor) -> Tensor:
     return torch.lerp(track[left], track[right], share)
 
 
-def _nearest(times: Tensor, clock: Tensor) -> Tensor:
-    """The index [N] of the video frame nearest to each instant; a table of all distances would fill the memory."""
+def nearest_instant(times: Tensor, clock: Tensor) -> Tensor:
+    """The index [N] of the one among `times` [T], in order, nearest to each of `clock` [N]; the earlier of two.
+
+    A table of all distances would fill the memory.
+    """
     after = torch.searchsorted(times, clock).clamp(max=len(times) - 1)
     before = (after - 1).clamp_min(0)
     return torch.where(clock - times[before] <= times[after] - clock, before, after)
