@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,12 +16,11 @@ from pyro_minvae.denoiser import Denoiser, Filtered, Piece, Watch, set_apart
 from pyro_minvae.features.gaps import carried, nearest
 from pyro_minvae.inference.switching.chain import viterbi
 from pyro_minvae.inference.switching.engine import Mode, SwitchState
-from pyro_minvae.inference.switching.posterior import divergence
+from pyro_minvae.inference.switching.judge import LipJudge, Look
 from pyro_minvae.inference.switching.several import switching_em
-from pyro_minvae.inference.switching.trust import SOUND, lip_trust, picture_evidence, right_pictures
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.priors.component import CarriedPrior, UnpairedPrior
+from pyro_minvae.models.priors.component import CarriedPrior
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.noise import Noise
 from pyro_minvae.switch import ModeSection, SwitchingRecipe
@@ -42,6 +40,15 @@ class Part(NamedTuple):
         return self.model.visual and self.section.component in ("whole", "lips")
 
 
+class Take(NamedTuple):
+    """An iteration on a piece: of each speaker its state, modes and lips, and how many iterations are `left`."""
+
+    states: tuple[SwitchState, ...]
+    speakers: list[list[Mode]]
+    looks: list[Look]
+    left: int
+
+
 class Switcher:
     """The loop of a switching system, in place of `Denoiser`; `leading` is the system that reads the lips."""
 
@@ -53,6 +60,7 @@ class Switcher:
         self._guides = Denoiser([part.trained for part in parts], leading.recipe, device)
         # How the mode that lips lead reads them; those that do are of one model.
         self._lips = next((part.trained.lips for part in self.parts if part.sees), None)
+        self._judge = LipJudge(self._lips, recipe.switch.stay)
         # Pieces go through one by one: most of the time goes into arrays that are large enough by themselves.
         self.batches = False
 
@@ -68,26 +76,67 @@ class Switcher:
         """The filters of pieces (derivations, eq. 9.17); `watch` sees the first speaker's states."""
         found = []
         for piece in pieces:
-            recent: deque[Tensor] = deque(maxlen=self.recipe.inference.average)
-            states: tuple[SwitchState, ...] = ()
-            speakers = self.modes(piece)
-            for states in self.states(piece, speakers):
-                if states[0].iteration > self.recipe.inference.iterations - self.recipe.inference.average:
-                    recent.append(torch.stack([switched_mask(state) for state in states]))
+            recent: list[Tensor] = []
+            for take in self._takes(piece):
+                if take.left == self.recipe.inference.iterations - 1:
+                    # The loop begins, perhaps anew.
+                    recent = []
+                if take.left < self.recipe.inference.average:
+                    recent.append(torch.stack([switched_mask(state) for state in take.states]))
                 if watch is not None:
-                    watch(states[0])  # type: ignore[arg-type]
-            mean = sum(list(recent)[1:], start=recent[0]) / len(recent)
+                    watch(take.states[0])  # type: ignore[arg-type]
+            mean = sum(recent[1:], start=recent[0]) / len(recent)
             rows = [
-                self._rows(state, visual, modes)
-                for state, visual, modes in zip(states, piece.visuals, speakers, strict=True)
+                self._rows(*parts)
+                for parts in zip(take.states, take.speakers, piece.visuals, take.looks, strict=True)
             ]
-            acceptance = sum(state.acceptance for state in states) / len(states)
-            found.append(Filtered(mean, None, states[0].iteration, acceptance, torch.stack(rows)))
+            acceptance = sum(state.acceptance for state in take.states) / len(take.states)
+            found.append(Filtered(mean, None, take.states[0].iteration, acceptance, torch.stack(rows)))
         return found
 
-    def modes(self, piece: Piece) -> list[list[Mode]]:
+    def _takes(self, piece: Piece) -> Iterator[Take]:
+        """The loop on a piece. After the iterations that follow the lips the sound says which of these are wrong.
+
+        (derivations, eq. 9.34)
+
+        If some are, they are left out and the loop begins anew: noise and speech have been fitted to them. States go
+        on being counted, so that those who watch see one run.
+        """
+        config = self.recipe.inference
+        looks = self.first_look(piece)
+        speakers, begun = self.modes(piece, looks), 0
+        trial = round(self.recipe.switch.lead * config.iterations)
+        for states in self.states(piece, speakers):
+            yield Take(states, speakers, looks, config.iterations - states[0].iteration)
+            if states[0].iteration == trial:
+                second = self.second_look(piece, states, speakers, looks)
+                if any(new.visual is not old.visual for new, old in zip(second, looks, strict=True)):
+                    looks, begun = second, trial
+                    break
+        if begun:
+            speakers = self.modes(piece, looks)
+            for states in self.states(piece, speakers):
+                counted = tuple(state._replace(iteration=begun + state.iteration) for state in states)
+                yield Take(counted, speakers, looks, config.iterations - states[0].iteration)
+
+    def first_look(self, piece: Piece) -> list[Look]:
+        """The lips of each speaker less those that look wrong by themselves."""
+        return [self._judge.first_look(visual) for visual in piece.visuals]
+
+    def second_look(
+        self,
+        piece: Piece,
+        states: Sequence[SwitchState],
+        speakers: Sequence[Sequence[Mode]],
+        looks: Sequence[Look],
+    ) -> list[Look]:
+        """Less also those of which the sound says by now that they are wrong (derivations, eq. 9.34)."""
+        each = zip(states, speakers, piece.visuals, looks, strict=True)
+        return [self._judge.second_look(*one) for one in each]
+
+    def modes(self, piece: Piece, looks: Sequence[Look]) -> list[list[Mode]]:
         """The modes of each speaker of a piece, at those of its lips that look right."""
-        right = [self._right(visual) for visual in piece.visuals]
+        right = [look.visual for look in looks]
         around = [self._carried(visual) for visual in right]
         # Pictures that were left out are in the context of their neighbours.
         shown = [
@@ -165,31 +214,19 @@ class Switcher:
             prior = CarriedPrior(model.prior, around.valid & ~seen.valid)
             model, seen = SpeechModel(prior, model.decoder, model.likelihood), around
         mode = Mode(source._replace(model=model, visual=seen), part.sees)
-        return mode._replace(evidence=self._pictures(visual) if part.sees else None)
+        return mode._replace(evidence=self._judge.pictures(visual) if part.sees else None)
 
     def _carried(self, visual: Visual | None) -> Visual | None:
         """The lips, carried over their gaps."""
         stft, lips = self._leading.recipe.stft, self._lips
         return visual if visual is None or lips is None else carried(visual, lips.lips, stft.hop / stft.rate)
 
-    def _right(self, visual: Visual | None) -> Visual | None:
-        """The lips less those that look wrong (derivations, eq. 9.28)."""
-        lips, said = self._lips, self._pictures(visual)
-        if visual is None or lips is None or said is None:
-            return visual
-        return right_pictures(visual, said, context=lips.lips.context, stay=self.recipe.switch.stay)
-
-    def _pictures(self, visual: Visual | None) -> Tensor | None:
-        """What the pictures say of the lips by themselves [N]."""
-        lips = self._lips
-        return None if visual is None or lips is None else picture_evidence(visual, lips.lips, lips.typical)
-
     def _led(self, part: Part, visual: Visual) -> tuple[Tensor, Tensor] | None:
         """The Gaussian of p(z | lips), if the prior has one."""
         prior = part.trained.model.prior
         return gaussian_parameters(prior.conditionals(visual)[0]) if prior.visual else None
 
-    def _rows(self, state: SwitchState, visual: Visual | None, modes: Sequence[Mode]) -> Tensor:
+    def _rows(self, state: SwitchState, modes: Sequence[Mode], visual: Visual | None, look: Look) -> Tensor:
         """r_nk, the most probable path, one-hot, and the trust side by side [N, 2 M + 1]: what `switches` reads."""
         able = self._able(visual)
         path = viterbi(
@@ -198,27 +235,8 @@ class Switcher:
         shares, steps = state.posterior.new_zeros(2, len(path), len(self.parts))
         shares[:, able] = state.posterior
         steps[:, able] = one_hot(path, len(able)).to(steps)
-        return torch.cat([shares, steps, self._trust(state, modes, visual)[:, None]], -1)
-
-    def _trust(self, state: SwitchState, modes: Sequence[Mode], shown: Visual | None) -> Tensor:
-        """Probability that the lips are right [N], 0 where there are none (derivations, eqs. 9.24 to 9.26)."""
-        led = next((k for k, mode in enumerate(modes) if mode.needs_lips), None)
-        if led is None or shown is None or modes[led].source.visual is None:
-            return torch.zeros_like(state.posterior[:, 0])
-        pictures = self._pictures(shown)
-        said = torch.zeros_like(state.posterior[:, 0]) if pictures is None else pictures
-        rival = next(
-            (k for k, mode in enumerate(modes) if isinstance(mode.source.model.prior, UnpairedPrior)), None
-        )
-        # The mode without lips sees those that were neither left out nor carried.
-        own = None if rival is None else modes[rival].source.visual
-        if rival is not None and own is not None:
-            right, other = (modes[k].source.model.prior.components(own) for k in (led, rival))
-            fit = state.means[rival], state.scales[rival], state.means[rival][None]
-            sound = SOUND * (divergence(other, *fit) - divergence(right, *fit))
-            # Lips that were left out were in no prior: the pictures alone speak of them.
-            said = said + torch.where(own.valid, sound, 0.0)
-        return lip_trust(said, shown.valid, stay=self.recipe.switch.stay)
+        trust = self._judge.trust(state, modes, visual, look)
+        return torch.cat([shares, steps, trust[:, None]], -1)
 
     def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:
         """The modes' probabilities, the most probable path and the trust, from the rows that the filters came with."""

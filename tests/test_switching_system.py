@@ -21,6 +21,9 @@ from pyro_minvae.evaluation.page import Reporter
 from pyro_minvae.evaluation.panels import spectra
 from pyro_minvae.features.gaps import carried
 from pyro_minvae.inference.switching.engine import SwitchState
+from pyro_minvae.inference.switching.judge import Look
+from pyro_minvae.inference.switching.posterior import divergence
+from pyro_minvae.inference.switching.trust import sound_evidence
 from pyro_minvae.media.audio import write_audio
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.models.priors.component import NARROW
@@ -132,7 +135,7 @@ def test_frames_near_lips_go_by_carried_ones(system: Path) -> None:
     loop = enhancer(system).denoiser
     assert isinstance(loop, Switcher)
     piece, visual = seen_for(loop, 20)
-    (modes,) = loop.modes(piece)
+    (modes,) = loop.modes(piece, loop.first_look(piece))
     trained = loop.parts[0].trained
     assert trained.lips is not None
     around = carried(visual, trained.lips.lips, trained.recipe.stft.hop / trained.recipe.stft.rate)
@@ -178,17 +181,71 @@ def test_pictures_left_out_are_judged_by_themselves(system: Path) -> None:
     for shift in (0.0, 3.0):
         track[22:38, 0] += shift
         spoilt = Visual(track.flatten(1).clone(), visual.valid)
-        (modes,) = loop.modes(piece._replace(visuals=(spoilt,)))
+        shown = piece._replace(visuals=(spoilt,))
+        (modes,) = loop.modes(shown, loop.first_look(shown))
         own = modes[1].source.visual
         assert own is not None
         assert not own.valid[20:40].any()
-        assert own.valid[:20].all()
-        (filtered,) = loop([piece._replace(visuals=(spoilt,))])
+        assert own.valid[:16].all()
+        (filtered,) = loop([shown])
         found.append(filtered)
     assert found[0].switch is not None
     assert found[1].switch is not None
     assert torch.equal(found[0].masks, found[1].masks)
     assert torch.equal(found[0].switch, found[1].switch)
+
+
+def test_lips_that_the_sound_contradicts_are_left_out(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = enhancer(system).denoiser
+    assert isinstance(loop, Switcher)
+    piece, visual = seen_for(loop, 60)
+    looks = loop.first_look(piece)
+    speakers = loop.modes(piece, looks)
+    *_, states = loop.states(piece, speakers)
+    fit = states[0].means[1], states[0].scales[1], states[0].means[1][None]
+    lips, sound = (divergence(mode.source.model.prior.components(visual), *fit) for mode in speakers[0])
+    wanted = sound_evidence(sound, lips)
+    assert wanted.std() > 0
+    # Little is said in two iterations: enough to show whether it is this.
+    (mild,) = loop.second_look(piece, states, speakers, looks)
+    assert mild.visual is looks[0].visual
+    torch.testing.assert_close(mild.heard, wanted)
+    said = torch.full((60,), 0.25)
+    said[20:45] = -0.5
+    monkeypatch.setattr("pyro_minvae.inference.switching.judge.sound_evidence", lambda other, right: said)
+    (second,) = loop.second_look(piece, states, speakers, looks)
+    assert second.visual is not None
+    assert not second.visual.valid[22:43].any()
+    assert second.visual.valid[:15].all()
+    assert second.visual.valid[50:].all()
+    # What was heard of them goes on counting in their trust.
+    monkeypatch.setattr(
+        "pyro_minvae.inference.switching.judge.sound_evidence", lambda other, right: torch.full((60,), 0.1)
+    )
+    (third,) = loop.second_look(piece, states, loop.modes(piece, [second]), [second])
+    assert third.heard is not None
+    torch.testing.assert_close(third.heard, torch.where(second.visual.valid, 0.1, said))
+
+
+@pytest.mark.parametrize(("lead", "trial"), [(0.5, 2), (1.0, 4)])
+def test_the_loop_begins_anew_without_lips_that_are_left_out(
+    system: Path, monkeypatch: pytest.MonkeyPatch, lead: float, trial: int
+) -> None:
+    """It gives what one gives that never had them; counted on, so that who watches sees one run."""
+    loop = enhancer(system, f"switch.lead={lead}").denoiser
+    assert isinstance(loop, Switcher)
+    piece, visual = seen_for(loop, 60)
+    fewer = Look(Visual(visual.features, torch.arange(60) < 30))
+    monkeypatch.setattr(loop, "second_look", lambda *_: [fewer])
+    seen: list[SwitchState] = []
+    (anew,) = loop([piece], seen.append)  # type: ignore[arg-type]
+    assert [state.iteration for state in seen] == list(range(1, trial + 5))
+    assert anew.iterations == trial + 4
+    monkeypatch.setattr(loop, "first_look", lambda _: [fewer])
+    monkeypatch.setattr(loop, "second_look", lambda *said: said[-1])
+    (never,) = loop([piece])
+    assert never.iterations == 4
+    assert torch.equal(anew.masks, never.masks)
 
 
 def test_long_recordings_go_in_blocks(system: Path) -> None:

@@ -58,6 +58,24 @@ def test_the_posterior_is_that_of_all_paths(frames: int, modes: int, seed: int) 
 
 
 @pytest.mark.parametrize(("frames", "modes"), SIZES)
+def test_every_step_may_have_transitions_of_its_own(frames: int, modes: int) -> None:
+    log_b, _, log_i = problem(frames, modes)
+    generator = torch.Generator().manual_seed(5)
+    log_t = torch.randn(frames - 1, modes, modes, generator=generator).double().log_softmax(-1)
+    found = forward_backward(log_b, log_t, log_i, stepwise=True)
+    weights = torch.zeros(frames, modes).double()
+    for path in itertools.product(range(modes), repeat=frames):
+        value = log_i[path[0]] + sum(log_b[n, k] for n, k in enumerate(path))
+        value = value + sum(log_t[n, j, k] for n, (j, k) in enumerate(itertools.pairwise(path)))
+        for n, k in enumerate(path):
+            weights[n, k] += value.exp()
+    torch.testing.assert_close(found.posterior, weights / weights.sum(-1, keepdim=True))
+    same = forward_backward(log_b, log_t[:1].expand_as(log_t), log_i, stepwise=True)
+    if frames > 1:
+        torch.testing.assert_close(same.posterior, forward_backward(log_b, log_t[0], log_i).posterior)
+
+
+@pytest.mark.parametrize(("frames", "modes"), SIZES)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_viterbi_finds_the_best_of_all_paths(frames: int, modes: int, seed: int) -> None:
     made = problem(frames, modes, seed)

@@ -22,7 +22,12 @@ class ChainPosterior(NamedTuple):
 
 
 def forward_backward(
-    log_emissions: Tensor, log_transition: Tensor, log_initial: Tensor, valid: Tensor | None = None
+    log_emissions: Tensor,
+    log_transition: Tensor,
+    log_initial: Tensor,
+    valid: Tensor | None = None,
+    *,
+    stepwise: bool = False,
 ) -> ChainPosterior:
     """r(m) = p(m) prod_n b_{n m_n} / Z, the best posterior of a Markov chain of M modes.
 
@@ -33,7 +38,8 @@ def forward_backward(
 
     Args:
         log_emissions: log b_nk [..., N, M].
-        log_transition: log T_jk [M, M] or [..., M, M], from j (row) to k.
+        log_transition: log T_jk [M, M] or [..., M, M], from j (row) to k; with `stepwise` [..., N - 1, M, M], one for
+            each step.
         log_initial: log of the first frame's probabilities [M] or [..., M].
         valid: frames [..., N] that exist, the first ones of each recording; None: all.
 
@@ -50,7 +56,8 @@ def forward_backward(
     level = emissions.detach().amax(-1, keepdim=True)
     level = torch.where(level.isfinite(), level, 0.0)
     emissions = emissions - level
-    steps = _steps(emissions, log_transition.double(), log_initial.double())
+    transition = log_transition if stepwise else log_transition[..., None, :, :]
+    steps = _steps(emissions, transition.double(), log_initial.double())
     forward = _scan(steps, _log_product)[..., 0, :]  # log a_n
     # Products of the steps n+1 .. N, from the right; summed over the last mode they are beta_n.
     later = _scan(steps[..., 1:, :, :].flip(-3).mT, _log_product).flip(-3).mT.logsumexp(-1)
@@ -133,7 +140,7 @@ def _steps(emissions: Tensor, transition: Tensor, initial: Tensor) -> Tensor:
     """log of T diag(b_n) for each frame [..., N, M, M]; the first frame's has the initial probabilities in all rows."""
     first = (initial + emissions[..., 0, :])[..., None, None, :]
     shape = (*emissions.shape, emissions.shape[-1])
-    rest = transition[..., None, :, :] + emissions[..., 1:, None, :]
+    rest = transition + emissions[..., 1:, None, :]
     return torch.cat([first.expand(*shape[:-3], 1, *shape[-2:]), rest], -3)
 
 

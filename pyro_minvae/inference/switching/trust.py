@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid, max_pool1d
 
 from pyro_minvae.config import LipFeatures
 from pyro_minvae.inference.switching.chain import forward_backward
@@ -17,12 +18,25 @@ WIDER = 3.0
 # Changes from instant to instant (mean squares) below this are no mouth's and no camera's: the picture stands.
 STILL, STILL_NATS = 1e-4, 2.0
 
-# Pictures are left out in stretches that look more wrong than right and at some frame are this likely to be right: a
-# wide mouth or a long pause of a clean clip comes down to 1 in 500.
-SURE = 1e-3
+# Pictures are left out in stretches that look more wrong than right and at some frame are this likely to be right. By
+# themselves they count half there: at 25 pictures a second each is that of two or three frames.
+SURE, SHARED = 1e-2, 0.5
 
-# Nats for each nat that the sound speaks for the lips of this frame rather than of another time: it is a noisy witness.
-SOUND = 0.05
+# Frames that are left out on either side too: between a right picture and a wrong one features are some of both, and
+# lips that are carried over the gap begin there.
+EDGE = 2
+
+# Nats for each nat that the sound speaks for the lips of this frame rather than of another time, and the most that it
+# says against them and for them: it is a noisy witness, and often mute.
+SOUND, AGAINST, FOR = 0.05, -10.0, 5.0
+
+# Weight of the pictures beside the sound in the second look: those that are wrong by themselves have gone by then.
+AGAIN = 0.1
+
+# A cut: nats by the log ratio of how far the lips are from where they were going to how much they move, with a floor
+# under the movement (share of the features' mean square), and the most that is said. A straight line through 800
+# training clips, each cut to itself 0.2 s before and after and to another one.
+CUT_SLOPE, CUT_AT, CUT_FLOOR, CUT_MOST = 3.5, 0.15, 0.07, 4.0
 
 
 def picture_evidence(visual: Visual, lips: LipFeatures, typical: float) -> Tensor:
@@ -51,43 +65,108 @@ def picture_evidence(visual: Visual, lips: LipFeatures, typical: float) -> Tenso
     return torch.where(seen, evidence, 0.0)
 
 
-def lip_trust(evidence: Tensor, seen: Tensor, *, stay: float) -> Tensor:
-    """P(the lips of frame n are right) [N], by a chain of two states that stays in each with probability `stay`.
+def cut_evidence(visual: Visual, lips: LipFeatures, typical: float) -> Tensor:
+    """log p(v | a cut between frames n and n + 1) - log p(v | none), in nats [N - 1]; 0 beside frames without lips.
+
+    (derivations, eq. 9.32)
+
+    Wrong lips begin and end with a cut, where the mouth is not where it was going: with y_1, y_2 the components at the
+    last two instants before it and y_3, y_4 at the next two after it, each side is drawn on by half a step, and the gap
+    between both is compared with the steps themselves. Where pictures stand still it is 0, and without two instants of
+    context on either side.
+
+    Args:
+        visual: one recording's lips, [N, D].
+        lips: how its features are made.
+        typical: as for `picture_evidence`.
+    """
+    count, middle = len(visual.valid), lips.context
+    said = visual.features.new_zeros(max(count - 1, 0))
+    if middle < 2 or count < 3:
+        return said
+    track = visual.features.unflatten(-1, (2 * lips.context + 1, lips.components))
+    steps = track.diff(dim=1)
+    before, across, after = steps[:, middle - 1], steps[:, middle], steps[:, middle + 1]
+    gap = (across - (before + after) / 2).square().mean(-1)
+    moved = before.square().mean(-1) + after.square().mean(-1)
+    ratio = torch.log(gap / (moved + CUT_FLOOR * typical) + 1e-6)
+    # One cut shows in some frames on end, and lies where it shows most.
+    peak = ratio == _highest(ratio, 2)
+    found = torch.where(peak, CUT_SLOPE * (ratio - CUT_AT), -CUT_MOST).clamp(-CUT_MOST, CUT_MOST)
+    still = steps[:, middle - 1 : middle + 3].square().mean(-1).amin(-1) < STILL
+    beside = _highest((~visual.valid).to(ratio), 3) > 0
+    # Between an instant and the next one, that of frame n lies nearest to the step from n + 1 to n + 2.
+    said[1:] = torch.where(still | beside, 0.0, found)[:-2]
+    return said
+
+
+def _highest(values: Tensor, reach: int) -> Tensor:
+    """The highest of [N] within `reach` frames of each."""
+    return max_pool1d(values[None, None], 2 * reach + 1, 1, reach)[0, 0]
+
+
+def sound_evidence(other: Tensor, right: Tensor) -> Tensor:
+    """What the sound says for the lips of each frame in nats [N]: how much better they explain it than other times' do.
 
     (derivations, eq. 9.26)
 
     Args:
+        other: KL(r(z) || p_other) [N].
+        right: KL(r(z) || p(z | v_n)) [N].
+    """
+    return SOUND * (other - right).clamp(AGAINST, FOR)
+
+
+def lip_trust(evidence: Tensor, seen: Tensor, *, stay: float, cuts: Tensor | None = None) -> Tensor:
+    """P(the lips of frame n are right) [N], by a chain of two states that stays in each with probability `stay`.
+
+    (derivations, eqs. 9.26 and 9.33)
+
+    Args:
         evidence: log ratio of right to wrong in nats [N]; frames without lips do not count, and their trust is 0.
         seen: frames with lips [N].
+        cuts: what speaks for a change between n and n + 1 [N - 1], in nats; None: nothing.
     """
     ratio = torch.where(seen, evidence, 0.0).double()
-    transition = torch.full((2, 2), 1 - stay, dtype=ratio.dtype, device=ratio.device).fill_diagonal_(stay)
-    initial = torch.full_like(transition[0], 0.5)
-    found = forward_backward(
-        torch.stack([ratio, torch.zeros_like(ratio)], -1), transition.log(), initial.log()
-    )
+    odds = ratio.new_full((len(ratio) - 1,), math.log((1 - stay) / stay))
+    if cuts is not None:
+        odds = odds + cuts
+    change, same = logsigmoid(odds), logsigmoid(-odds)
+    transition = torch.stack([torch.stack([same, change], -1), torch.stack([change, same], -1)], -2)
+    initial = ratio.new_full((2,), 0.5)
+    emissions = torch.stack([ratio, torch.zeros_like(ratio)], -1)
+    found = forward_backward(emissions, transition, initial.log(), stepwise=True)
     return torch.where(seen, found.posterior[:, 0], 0.0)
 
 
-def right_pictures(visual: Visual, evidence: Tensor, *, context: int, stay: float) -> Visual:
+def right_pictures(
+    visual: Visual, evidence: Tensor, *, context: int, stay: float, cuts: Tensor | None = None
+) -> Visual:
     """The lips without the stretches of pictures that surely are wrong: those frames become frames without lips.
 
     (derivations, eq. 9.28)
-
-    Features are movement, pictures less their mean over the clip; the wrong ones were in that mean, and leave it.
-    Where all pictures stay, or none would, nothing changes.
 
     Args:
         visual: one recording's lips, [N, D].
         evidence: what the pictures say, `picture_evidence` [N].
         context: of the features, instants on either side of a frame's own.
         stay: as for `lip_trust`.
+        cuts: as for `lip_trust`.
     """
-    trust = lip_trust(evidence, visual.valid, stay=stay)
+    trust = lip_trust(SHARED * evidence, visual.valid, stay=stay, cuts=cuts)
     doubtful = visual.valid & (trust <= 0.5)
     stretch = doubtful.diff(prepend=doubtful[:1]).cumsum(0)
     least = torch.ones_like(trust).scatter_reduce(0, stretch, torch.where(doubtful, trust, 1.0), "amin")
-    right = visual.valid & ~(doubtful & (least[stretch] < SURE))
+    return without(visual, doubtful & (least[stretch] < SURE), context=context)
+
+
+def without(visual: Visual, wrong: Tensor, *, context: int) -> Visual:
+    """The lips without those of the frames `wrong` [N] and `EDGE` beside them, which become frames without lips.
+
+    Features are movement, pictures less their mean over the clip; the wrong ones were in that mean, and leave it.
+    Where all pictures stay, or none would, nothing changes.
+    """
+    right = visual.valid & ~(_highest((visual.valid & wrong).to(visual.features), EDGE) > 0)
     if not bool(right.any()) or torch.equal(right, visual.valid):
         return visual
     track = visual.features.unflatten(-1, (2 * context + 1, -1))  # [N, 2 context + 1, M]

@@ -1,0 +1,109 @@
+"""Which lips of a recording look right, and which of them the sound contradicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.features.visual import LipProjection
+from pyro_minvae.inference.switching.engine import Mode, SwitchState
+from pyro_minvae.inference.switching.posterior import divergence
+from pyro_minvae.inference.switching.trust import (
+    AGAIN,
+    cut_evidence,
+    lip_trust,
+    picture_evidence,
+    right_pictures,
+    sound_evidence,
+    without,
+)
+from pyro_minvae.models.priors.component import UnpairedPrior
+from pyro_minvae.types import Visual
+
+
+class Look(NamedTuple):
+    """One speaker's lips less those that look wrong, and what the sound said for them in an earlier look [N] (nats)."""
+
+    visual: Visual | None
+    heard: Tensor | None = None
+
+
+class LipJudge:
+    """Looks at one speaker's lips: before the loop, during it, and after it for the trust that is told.
+
+    Args:
+        lips: how the mode that lips lead reads them; None: no mode does, and nothing is said of any.
+        stay: prior probability that the lips of a frame are right if those of the frame before are, and wrong if wrong.
+    """
+
+    def __init__(self, lips: LipProjection | None, stay: float) -> None:
+        self._lips, self._stay = lips, stay
+
+    def pictures(self, visual: Visual | None) -> Tensor | None:
+        """What the pictures say of the lips by themselves [N]."""
+        lips = self._lips
+        return None if visual is None or lips is None else picture_evidence(visual, lips.lips, lips.typical)
+
+    def first_look(self, visual: Visual | None) -> Look:
+        """The lips less those that look wrong (derivations, eq. 9.28)."""
+        lips, said = self._lips, self.pictures(visual)
+        if visual is None or lips is None or said is None:
+            return Look(visual)
+        cuts = cut_evidence(visual, lips.lips, lips.typical)
+        return Look(right_pictures(visual, said, context=lips.lips.context, stay=self._stay, cuts=cuts))
+
+    def second_look(
+        self, state: SwitchState, modes: Sequence[Mode], visual: Visual | None, look: Look
+    ) -> Look:
+        """Less also those that the sound contradicts by now (derivations, eq. 9.34).
+
+        Args:
+            state: of the loop.
+            modes: which it runs.
+            visual: the lips as they came.
+            look: what was taken of them so far.
+        """
+        lips, pictures, right = self._lips, self.pictures(visual), look.visual
+        if visual is None or lips is None or pictures is None or right is None:
+            return look
+        heard = self._heard(state, modes, look)
+        # Pictures that were left out say no more of their neighbours.
+        trust = self._chained(AGAIN * pictures + heard, visual, right.valid, lips)
+        return Look(without(right, trust <= 0.5, context=lips.lips.context), heard)
+
+    def trust(self, state: SwitchState, modes: Sequence[Mode], visual: Visual | None, look: Look) -> Tensor:
+        """P(lips are right) [N], 0 where there are none (derivations, eqs. 9.24 to 9.26).
+
+        Arguments are those of `second_look`.
+        """
+        lips, pictures = self._lips, self.pictures(visual)
+        if visual is None or lips is None or pictures is None:
+            return torch.zeros_like(state.posterior[:, 0])
+        return self._chained(pictures + self._heard(state, modes, look), visual, visual.valid, lips)
+
+    def _chained(self, said: Tensor, visual: Visual, seen: Tensor, lips: LipProjection) -> Tensor:
+        """What was said of each frame, with what its neighbours say of it."""
+        return lip_trust(said, seen, stay=self._stay, cuts=cut_evidence(visual, lips.lips, lips.typical))
+
+    def _heard(self, state: SwitchState, modes: Sequence[Mode], look: Look) -> Tensor:
+        """What the sound says for the lips of each frame [N], in an earlier look of those left out since.
+
+        Lips that were left out before were in no prior: the pictures alone speak of them.
+        """
+        before = torch.zeros_like(state.posterior[:, 0]) if look.heard is None else look.heard
+        led = next((k for k, mode in enumerate(modes) if mode.needs_lips), None)
+        rival = next(
+            (k for k, mode in enumerate(modes) if isinstance(mode.source.model.prior, UnpairedPrior)), None
+        )
+        # The mode without lips sees those that were neither left out nor carried.
+        own = None if rival is None else modes[rival].source.visual
+        if led is None or rival is None or own is None:
+            return before
+        right, other = (modes[k].source.model.prior.components(own) for k in (led, rival))
+        fit = state.means[rival], state.scales[rival], state.means[rival][None]
+        return torch.where(
+            own.valid, sound_evidence(divergence(other, *fit), divergence(right, *fit)), before
+        )
