@@ -13,6 +13,7 @@ from pyro_minvae.inference.switching.engine import Mode, SwitchState
 from pyro_minvae.inference.switching.posterior import divergence
 from pyro_minvae.inference.switching.trust import (
     AGAIN,
+    DOUBTED,
     cut_evidence,
     lip_trust,
     picture_evidence,
@@ -72,7 +73,7 @@ class LipJudge:
         heard = self._heard(state, modes, look)
         # Pictures that were left out say no more of their neighbours.
         trust = self._chained(AGAIN * pictures + heard, visual, right.valid, lips)
-        return Look(without(right, trust <= 0.5, context=lips.lips.context), heard)
+        return Look(without(right, trust <= DOUBTED, context=lips.lips.context), heard)
 
     def trust(self, state: SwitchState, modes: Sequence[Mode], visual: Visual | None, look: Look) -> Tensor:
         """P(lips are right) [N], 0 where there are none (derivations, eqs. 9.24 to 9.26).

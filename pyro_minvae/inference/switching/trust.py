@@ -30,8 +30,10 @@ EDGE = 2
 # says against them and for them: it is a noisy witness, and often mute.
 SOUND, AGAINST, FOR = 0.05, -10.0, 5.0
 
-# Weight of the pictures beside the sound in the second look: those that are wrong by themselves have gone by then.
-AGAIN = 0.1
+# The second look: weight of the pictures beside the sound, since those that are wrong by themselves have gone by then,
+# and the trust up to which lips are left out. In loud noise the sound is wrong as well: at 0.5 it takes from right lips
+# at -5 dB what it gains by wrong ones at 5 dB.
+AGAIN, DOUBTED = 0.1, 0.1
 
 # A cut: nats by the log ratio of how far the lips are from where they were going to how much they move, with a floor
 # under the movement (share of the features' mean square), and the most that is said. A straight line through 800
