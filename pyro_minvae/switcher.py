@@ -86,10 +86,7 @@ class Switcher:
                 if watch is not None:
                     watch(take.states[0])  # type: ignore[arg-type]
             mean = sum(recent[1:], start=recent[0]) / len(recent)
-            rows = [
-                self._rows(*parts)
-                for parts in zip(take.states, take.speakers, piece.visuals, take.looks, strict=True)
-            ]
+            rows = [self._rows(*parts) for parts in zip(take.states, take.speakers, take.looks, strict=True)]
             acceptance = sum(state.acceptance for state in take.states) / len(take.states)
             found.append(Filtered(mean, None, take.states[0].iteration, acceptance, torch.stack(rows)))
         return found
@@ -103,36 +100,31 @@ class Switcher:
         on being counted, so that those who watch see one run.
         """
         config = self.recipe.inference
-        looks = self.first_look(piece)
-        speakers, begun = self.modes(piece, looks), 0
-        trial = round(self.recipe.switch.lead * config.iterations)
-        for states in self.states(piece, speakers):
-            yield Take(states, speakers, looks, config.iterations - states[0].iteration)
-            if states[0].iteration == trial:
-                second = self.second_look(piece, states, speakers, looks)
-                if any(new.visual is not old.visual for new, old in zip(second, looks, strict=True)):
-                    looks, begun = second, trial
-                    break
-        if begun:
+        trial, begun = round(self.recipe.switch.lead * config.iterations), 0
+        looks = again = self.first_look(piece)
+        while True:
             speakers = self.modes(piece, looks)
             for states in self.states(piece, speakers):
-                counted = tuple(state._replace(iteration=begun + state.iteration) for state in states)
-                yield Take(counted, speakers, looks, config.iterations - states[0].iteration)
+                iteration = states[0].iteration
+                counted = tuple(state._replace(iteration=begun + iteration) for state in states)
+                yield Take(counted, speakers, looks, config.iterations - iteration)
+                if iteration == trial and not begun:
+                    again = self.second_look(states, speakers, looks)
+                    if any(new.visual is not old.visual for new, old in zip(again, looks, strict=True)):
+                        break
+            else:
+                return
+            looks, begun = again, trial
 
     def first_look(self, piece: Piece) -> list[Look]:
         """The lips of each speaker less those that look wrong by themselves."""
         return [self._judge.first_look(visual) for visual in piece.visuals]
 
     def second_look(
-        self,
-        piece: Piece,
-        states: Sequence[SwitchState],
-        speakers: Sequence[Sequence[Mode]],
-        looks: Sequence[Look],
+        self, states: Sequence[SwitchState], speakers: Sequence[Sequence[Mode]], looks: Sequence[Look]
     ) -> list[Look]:
         """Less also those of which the sound says by now that they are wrong (derivations, eq. 9.34)."""
-        each = zip(states, speakers, piece.visuals, looks, strict=True)
-        return [self._judge.second_look(*one) for one in each]
+        return [self._judge.second_look(*one) for one in zip(states, speakers, looks, strict=True)]
 
     def modes(self, piece: Piece, looks: Sequence[Look]) -> list[list[Mode]]:
         """The modes of each speaker of a piece, at those of its lips that look right."""
@@ -226,16 +218,16 @@ class Switcher:
         prior = part.trained.model.prior
         return gaussian_parameters(prior.conditionals(visual)[0]) if prior.visual else None
 
-    def _rows(self, state: SwitchState, modes: Sequence[Mode], visual: Visual | None, look: Look) -> Tensor:
+    def _rows(self, state: SwitchState, modes: Sequence[Mode], look: Look) -> Tensor:
         """r_nk, the most probable path, one-hot, and the trust side by side [N, 2 M + 1]: what `switches` reads."""
-        able = self._able(visual)
+        able = self._able(look.visual)
         path = viterbi(
             self.recipe.switch.temper * state.log_emissions, state.log_transition, state.log_initial
         )
         shares, steps = state.posterior.new_zeros(2, len(path), len(self.parts))
         shares[:, able] = state.posterior
         steps[:, able] = one_hot(path, len(able)).to(steps)
-        trust = self._judge.trust(state, modes, visual, look)
+        trust = self._judge.trust(state, modes, look)
         return torch.cat([shares, steps, trust[:, None]], -1)
 
     def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:

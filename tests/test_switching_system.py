@@ -207,13 +207,13 @@ def test_lips_that_the_sound_contradicts_are_left_out(system: Path, monkeypatch:
     wanted = sound_evidence(sound, lips)
     assert wanted.std() > 0
     # Little is said in two iterations: enough to show whether it is this.
-    (mild,) = loop.second_look(piece, states, speakers, looks)
+    (mild,) = loop.second_look(states, speakers, looks)
     assert mild.visual is looks[0].visual
     torch.testing.assert_close(mild.heard, wanted)
     said = torch.full((60,), 0.25)
     said[20:45] = -0.5
     monkeypatch.setattr("pyro_minvae.inference.switching.judge.sound_evidence", lambda other, right: said)
-    (second,) = loop.second_look(piece, states, speakers, looks)
+    (second,) = loop.second_look(states, speakers, looks)
     assert second.visual is not None
     assert not second.visual.valid[22:43].any()
     assert second.visual.valid[:15].all()
@@ -222,7 +222,7 @@ def test_lips_that_the_sound_contradicts_are_left_out(system: Path, monkeypatch:
     monkeypatch.setattr(
         "pyro_minvae.inference.switching.judge.sound_evidence", lambda other, right: torch.full((60,), 0.1)
     )
-    (third,) = loop.second_look(piece, states, loop.modes(piece, [second]), [second])
+    (third,) = loop.second_look(states, loop.modes(piece, [second]), [second])
     assert third.heard is not None
     torch.testing.assert_close(third.heard, torch.where(second.visual.valid, 0.1, said))
 

@@ -25,10 +25,26 @@ from pyro_minvae.models.priors.component import UnpairedPrior
 from pyro_minvae.types import Visual
 
 
+class Pictures(NamedTuple):
+    """What one speaker's lips, as they came, say by themselves: see `picture_evidence` [N], `cut_evidence` [N - 1].
+
+    `seen` [N] are the frames that have any.
+    """
+
+    seen: Tensor
+    evidence: Tensor
+    cuts: Tensor
+
+
 class Look(NamedTuple):
-    """One speaker's lips less those that look wrong, and what the sound said for them in an earlier look [N] (nats)."""
+    """One speaker's lips less those that look wrong.
+
+    `pictures` is what they said by themselves (None: nothing is said of any), `heard` [N] what the sound said for them
+    in an earlier look (nats).
+    """
 
     visual: Visual | None
+    pictures: Pictures | None = None
     heard: Tensor | None = None
 
 
@@ -50,44 +66,40 @@ class LipJudge:
 
     def first_look(self, visual: Visual | None) -> Look:
         """The lips less those that look wrong (derivations, eq. 9.28)."""
-        lips, said = self._lips, self.pictures(visual)
-        if visual is None or lips is None or said is None:
+        lips, evidence = self._lips, self.pictures(visual)
+        if visual is None or lips is None or evidence is None:
             return Look(visual)
         cuts = cut_evidence(visual, lips.lips, lips.typical)
-        return Look(right_pictures(visual, said, context=lips.lips.context, stay=self._stay, cuts=cuts))
+        right = right_pictures(visual, evidence, context=lips.lips.context, stay=self._stay, cuts=cuts)
+        return Look(right, Pictures(visual.valid, evidence, cuts))
 
-    def second_look(
-        self, state: SwitchState, modes: Sequence[Mode], visual: Visual | None, look: Look
-    ) -> Look:
+    def second_look(self, state: SwitchState, modes: Sequence[Mode], look: Look) -> Look:
         """Less also those that the sound contradicts by now (derivations, eq. 9.34).
 
         Args:
             state: of the loop.
             modes: which it runs.
-            visual: the lips as they came.
-            look: what was taken of them so far.
+            look: what was taken of the lips so far.
         """
-        lips, pictures, right = self._lips, self.pictures(visual), look.visual
-        if visual is None or lips is None or pictures is None or right is None:
+        right, pictures = look.visual, look.pictures
+        if right is None or pictures is None or self._lips is None:
             return look
         heard = self._heard(state, modes, look)
         # Pictures that were left out say no more of their neighbours.
-        trust = self._chained(AGAIN * pictures + heard, visual, right.valid, lips)
-        return Look(without(right, trust <= DOUBTED, context=lips.lips.context), heard)
+        trust = lip_trust(AGAIN * pictures.evidence + heard, right.valid, stay=self._stay, cuts=pictures.cuts)
+        left = without(right, trust <= DOUBTED, context=self._lips.lips.context)
+        return look._replace(visual=left, heard=heard)
 
-    def trust(self, state: SwitchState, modes: Sequence[Mode], visual: Visual | None, look: Look) -> Tensor:
+    def trust(self, state: SwitchState, modes: Sequence[Mode], look: Look) -> Tensor:
         """P(lips are right) [N], 0 where there are none (derivations, eqs. 9.24 to 9.26).
 
         Arguments are those of `second_look`.
         """
-        lips, pictures = self._lips, self.pictures(visual)
-        if visual is None or lips is None or pictures is None:
+        pictures = look.pictures
+        if pictures is None:
             return torch.zeros_like(state.posterior[:, 0])
-        return self._chained(pictures + self._heard(state, modes, look), visual, visual.valid, lips)
-
-    def _chained(self, said: Tensor, visual: Visual, seen: Tensor, lips: LipProjection) -> Tensor:
-        """What was said of each frame, with what its neighbours say of it."""
-        return lip_trust(said, seen, stay=self._stay, cuts=cut_evidence(visual, lips.lips, lips.typical))
+        said = pictures.evidence + self._heard(state, modes, look)
+        return lip_trust(said, pictures.seen, stay=self._stay, cuts=pictures.cuts)
 
     def _heard(self, state: SwitchState, modes: Sequence[Mode], look: Look) -> Tensor:
         """What the sound says for the lips of each frame [N], in an earlier look of those left out since.
