@@ -195,7 +195,7 @@ class Switcher:
     def _mode(self, k: int, source: Source, visual: Visual | None, around: Visual | None) -> Mode:
         """Mode k of one speaker; one that lips lead goes by lips carried over their gaps (derivations, eq. 9.31)."""
         part, model = self.parts[k], self.parts[k].model
-        seen = source.visual if model.visual else None
+        seen, gaps = source.visual if model.visual else None, None
         if (
             seen is not None
             and around is not None
@@ -203,10 +203,11 @@ class Switcher:
             and not model.prior.mixed
             and self._led(part, seen) is not None
         ):
-            prior = CarriedPrior(model.prior, around.valid & ~seen.valid)
-            model, seen = SpeechModel(prior, model.decoder, model.likelihood), around
-        mode = Mode(source._replace(model=model, visual=seen), part.sees)
-        return mode._replace(evidence=self._judge.pictures(visual) if part.sees else None)
+            gaps = around.valid & ~seen.valid
+            model = SpeechModel(CarriedPrior(model.prior, gaps), model.decoder, model.likelihood)
+            seen = around
+        evidence = self._judge.pictures(visual) if part.sees else None
+        return Mode(source._replace(model=model, visual=seen), part.sees, evidence, gaps)
 
     def _carried(self, visual: Visual | None) -> Visual | None:
         """The lips, carried over their gaps."""

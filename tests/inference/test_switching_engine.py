@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_minvae.config import Inference
 from pyro_minvae.inference.kernels.draws import Streams
-from pyro_minvae.inference.switching.engine import Mode, SwitchingEngine, SwitchState
+from pyro_minvae.inference.switching.engine import UNLED, Mode, SwitchingEngine, SwitchState
 from pyro_minvae.inference.switching.several import switching_em
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import stack
@@ -120,6 +120,27 @@ def test_lips_lead_at_first() -> None:
     assert visual is not None
     assert (loop.posterior[visual.valid, 0] == 1).all()
     assert (loop.posterior[~visual.valid, 0] < 1).all()
+
+
+@pytest.mark.parametrize("lead", [0.0, 1.0])
+def test_frames_without_lips_count_less_for_the_noise_while_lips_lead(lead: float) -> None:
+    """Lips of their own: a frame that has others' carried to it counts like one without."""
+    modes, power, _ = made(("visual", "standard"))
+    visual = modes[0].source.visual
+    assert visual is not None
+    gaps = torch.arange(FRAMES) % 5 == 1
+    modes[0] = modes[0]._replace(carried=gaps)
+    found, wanted = (engine(modes, power, Switch(lead=lead)) for _ in range(2))
+    torch.testing.assert_close(found.counted, torch.where(visual.valid & ~gaps, 1.0, UNLED).double())
+    with torch.no_grad():
+        state = found.iterate(1)
+        wanted.fit()
+        if lead:
+            wanted.follow_lips()
+        wanted.fit_noise(wanted.counted if lead else None)
+    torch.testing.assert_close(state.noise, wanted.noise.variance())
+    # Without any lips all frames are alike.
+    assert (engine(modes[1:], power, Switch()).counted == 1).all()
 
 
 def test_company_changes_nothing() -> None:

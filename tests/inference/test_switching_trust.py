@@ -18,6 +18,7 @@ from pyro_minvae.inference.switching.trust import (
     CUT_SLOPE,
     EDGE,
     FOR,
+    PLAIN,
     SOUND,
     STILL_NATS,
     WIDER,
@@ -175,10 +176,14 @@ def test_pictures_that_look_wrong_leave_the_lips_and_their_mean() -> None:
     valid = torch.arange(FRAMES) > 5
     evidence = torch.full((FRAMES,), 2.0)
     evidence[80:120] = -4.0
-    # Doubtful, but not for long enough to be sure.
-    evidence[150:153] = -3.0
+    # Wrong, but not for long enough to be sure.
+    evidence[150:152] = -4.0
+    # For long, but not plainly: a head that has moved.
+    evidence[160:190] = PLAIN + 0.1
     moved = visual._replace(features=visual.features + torch.arange(6.0).repeat(5), valid=valid)
-    found = right_pictures(moved, evidence, context=2, stay=0.9)
+    cuts = torch.full((FRAMES - 1,), -1.0)
+    cuts[[79, 119]] = 4.0
+    found = right_pictures(moved, evidence, context=2, stay=0.9, cuts=cuts)
     right = valid.clone()
     right[80 - EDGE : 120 + EDGE] = False
     assert torch.equal(found.valid, right)
@@ -186,7 +191,7 @@ def test_pictures_that_look_wrong_leave_the_lips_and_their_mean() -> None:
     torch.testing.assert_close(found.features, wanted * right[:, None])
 
 
-@pytest.mark.parametrize("said", [2.0, -2.0])
+@pytest.mark.parametrize("said", [2.0, -4.0])
 def test_pictures_that_look_alike_stay(said: float) -> None:
     visual = track(torch.ones(FRAMES))
     assert right_pictures(visual, torch.full((FRAMES,), said), context=2, stay=0.9) is visual

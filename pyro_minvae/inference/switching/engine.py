@@ -25,6 +25,9 @@ from pyro_minvae.models.noise import Statistics
 from pyro_minvae.models.priors import CERTAIN
 from pyro_minvae.switch import Switch
 
+# What frames without lips of their own count for the noise while the others follow theirs.
+UNLED = 0.4
+
 
 class SwitchState(NamedTuple):
     """What one iteration leaves.
@@ -52,12 +55,14 @@ class SwitchState(NamedTuple):
 class Mode(NamedTuple):
     """One of the models to switch between; `needs_lips` holds frames without valid lips against it.
 
-    `evidence` [..., N] is what the pictures say for the mode, in nats (derivations, eq. 9.25).
+    `evidence` [..., N] is what the pictures say for the mode, in nats (derivations, eq. 9.25); `carried` [..., N] are
+    frames whose lips come from those around them (eq. 9.30).
     """
 
     source: Source
     needs_lips: bool = False
     evidence: Tensor | None = None
+    carried: Tensor | None = None
 
 
 class Background(Protocol):
@@ -117,6 +122,7 @@ class SwitchingEngine:
             for mode in modes
         ]
         self.leading = torch.stack([self._leading(mode) for mode in modes], -1)  # [..., N, M]
+        self.counted = self._counted(modes)
         count = len(modes)
         self.concentration = switch.concentration(count).to(power)
         prior = self.concentration - 1
@@ -129,9 +135,10 @@ class SwitchingEngine:
     def iterate(self, iteration: int) -> SwitchState:
         """r(z | m), then noise, gains and transitions at the last r(m), then r(m)."""
         taken = self.fit()
-        if iteration <= self.switch.lead * self.config.iterations:
+        led = iteration <= self.switch.lead * self.config.iterations
+        if led:
             self.follow_lips()
-        self.fit_noise()
+        self.fit_noise(self.counted if led else None)
         self.fit_gains()
         self.fit_transition()
         emissions = self.emissions()
@@ -202,9 +209,24 @@ class SwitchingEngine:
         said = nothing if mode.evidence is None else mode.evidence
         return lip_trust(said, visual.valid, stay=self.switch.stay) > 0.5 - 1e-6
 
-    def fit_noise(self) -> None:
-        """W and H from the modes' statistics, weighted by r_nk (derivations, eq. 9.22)."""
-        weights = self._weights()
+    def _counted(self, modes: Sequence[Mode]) -> Tensor:
+        """What each frame counts for the noise at first [..., N]: those without lips less, if others have some.
+
+        What the noise has taken of a voice it keeps, and where no lips say what is spoken it comes first.
+        """
+        own = torch.zeros_like(self.power[..., 0]).bool()
+        for mode in modes:
+            visual = mode.source.visual
+            if mode.needs_lips and visual is not None:
+                own = own | (visual.valid if mode.carried is None else visual.valid & ~mode.carried)
+        return torch.where(own | ~own.any(-1, keepdim=True), 1.0, UNLED).to(self.power)
+
+    def fit_noise(self, counted: Tensor | None = None) -> None:
+        """W and H from the modes' statistics, weighted by r_nk (derivations, eq. 9.22).
+
+        `counted` [..., N] is the weight of each frame; None: all count alike, and the objective does not fall.
+        """
+        weights = self._weights() if counted is None else self._weights() * counted[..., None]
         variances = [mode.variance() for mode in self.modes]
 
         def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
