@@ -38,6 +38,10 @@ class Switch(Section):
     steps: int = Field(1, ge=1)
     rate: float = Field(0.1, gt=0)
 
+    def led(self, iterations: int) -> int:
+        """How many of so many iterations follow the lips."""
+        return int(self.lead * iterations)
+
     def concentration(self, modes: int) -> Tensor:
         """kappa [M, M] of the Dirichlet prior on each row of the transition matrix (derivations, eq. 9.15)."""
         import torch

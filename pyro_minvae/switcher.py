@@ -100,7 +100,7 @@ class Switcher:
         on being counted, so that those who watch see one run.
         """
         config = self.recipe.inference
-        trial, begun = round(self.recipe.switch.lead * config.iterations), 0
+        trial, begun = self.recipe.switch.led(config.iterations), 0
         looks = again = self.first_look(piece)
         while True:
             speakers = self.modes(piece, looks)

@@ -227,7 +227,7 @@ def test_lips_that_the_sound_contradicts_are_left_out(system: Path, monkeypatch:
     torch.testing.assert_close(third.heard, torch.where(second.visual.valid, 0.1, said))
 
 
-@pytest.mark.parametrize(("lead", "trial"), [(0.5, 2), (1.0, 4)])
+@pytest.mark.parametrize(("lead", "trial"), [(0.5, 2), (0.7, 2), (1.0, 4)])
 def test_the_loop_begins_anew_without_lips_that_are_left_out(
     system: Path, monkeypatch: pytest.MonkeyPatch, lead: float, trial: int
 ) -> None:

@@ -135,7 +135,7 @@ class SwitchingEngine:
     def iterate(self, iteration: int) -> SwitchState:
         """r(z | m), then noise, gains and transitions at the last r(m), then r(m)."""
         taken = self.fit()
-        led = iteration <= self.switch.lead * self.config.iterations
+        led = iteration <= self.switch.led(self.config.iterations)
         if led:
             self.follow_lips()
         self.fit_noise(self.counted if led else None)

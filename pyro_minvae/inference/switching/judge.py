@@ -66,10 +66,10 @@ class LipJudge:
 
     def first_look(self, visual: Visual | None) -> Look:
         """The lips less those that look wrong (derivations, eq. 9.28)."""
-        lips, evidence = self._lips, self.pictures(visual)
-        if visual is None or lips is None or evidence is None:
+        lips = self._lips
+        if visual is None or lips is None:
             return Look(visual)
-        cuts = cut_evidence(visual, lips.lips, lips.typical)
+        evidence, cuts = (said(visual, lips.lips, lips.typical) for said in (picture_evidence, cut_evidence))
         right = right_pictures(visual, evidence, context=lips.lips.context, stay=self._stay, cuts=cuts)
         return Look(right, Pictures(visual.valid, evidence, cuts))
 
