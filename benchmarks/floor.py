@@ -91,18 +91,21 @@ def operations(enhancer: Enhancer, frames: int, *, lips: bool) -> list[Operation
         if isinstance(one, nn.Linear)
     ]
     need, rounds = moves(config.kernel, config.leapfrogs), config.iterations
+    # How many iterations are marginal: all, or the last ones of the mean field.
     field = config.e_step == "mean-field" or (config.e_step == "auto" and lips)
+    marginal = min(config.last_marginal, rounds) if field else rounds
     rows, steps = config.chains * frames, config.iterations * config.steps
     found = [Operation("decoder", "matmul", (rows, i, o), steps * need.decodings) for i, o in layers]
     found += [Operation("gradient", "matmul", (rows, o, i), steps * need.gradients) for i, o in layers]
     hidden = rows * sum(o for _, o in layers[:-1])
-    densities = steps * need.densities + rounds * need.renewed
+    renewed = config.steps * need.densities + need.renewed
+    densities = rounds * renewed
     found += [
         Operation("decoder", "sigmoid", (hidden,), steps * need.decodings),
         Operation("decoder", "exp2", (rows * bins,), steps * need.decodings),
         # sigma = 2^... + floor and, in marginal E-steps, V = g sigma + the rest.
         Operation("decoder", "add", (rows * bins,), steps * need.decodings),
-        Operation("density", "fma", (rows * bins,), 0 if field else densities),
+        Operation("density", "fma", (rows * bins,), marginal * renewed),
         Operation("density", "mul", (rows * (bins // 2),), densities),
         Operation("density", "log", (rows * (bins - bins // 2),), densities),
         Operation("density", "div", (rows * bins,), max(densities, steps * need.gradients)),
@@ -112,17 +115,17 @@ def operations(enhancer: Enhancer, frames: int, *, lips: bool) -> list[Operation
         Operation("choice", "fma", (rows * bins,), steps if need.densities else 0),
         Operation("proposals", "normal", (rows * latent,), 0 if config.kernel == "map" else steps),
     ]
-    found += _maximisation(enhancer, frames, field=field)
+    found += _maximisation(enhancer, frames, marginal)
     return [operation for operation in found if operation.calls]
 
 
-def _maximisation(enhancer: Enhancer, frames: int, *, field: bool) -> list[Operation]:
-    """The M-step's passes and products (in the mean field if `field`), and the filters of the last iterations."""
+def _maximisation(enhancer: Enhancer, frames: int, marginal: int) -> list[Operation]:
+    """The M-step's passes and products, in so many `marginal` iterations and the mean-field rest, and the filters."""
     config, bins = enhancer.recipe.inference, enhancer.recipe.stft.bins
     rank, rounds = getattr(enhancer.recipe.noise, "rank", 1), config.iterations
-    draws = config.chains * config.keep
+    draws, field, gain = config.chains * config.keep, rounds - marginal, int(config.gain)
     whole, one = (draws * frames * bins,), (frames * bins,)
-    found = [
+    return [
         # V and v / V of every draw.
         Operation("filter", "fma", whole, min(config.average, rounds)),
         Operation("filter", "div", whole, min(config.average, rounds)),
@@ -130,28 +133,20 @@ def _maximisation(enhancer: Enhancer, frames: int, *, field: bool) -> list[Opera
         Operation("noise", "matmul", (bins, rank, frames), 2 * rounds),
         Operation("noise", "matmul", (bins, frames, rank), 2 * rounds),
         Operation("noise", "matmul", (rank, bins, frames), 2 * rounds),
-    ]
-    if field:
-        # 1 / mean_r[1 / sigma]; then gamma, V, three for E|b|^2 and for E|c|^2, two for P (twice), the gain's ratio and
-        # sum, and before the E-step gamma, V, E|c|^2 and its ratio to g.
-        averaged = Operation("M-step", "div", whole, rounds if draws > 1 else 0)
-        return [
-            *found,
-            averaged,
-            Operation("M-step", "fma", one, 2 * (2 + 2) * rounds + 2 * 2 * rounds + (2 + 2) * rounds),
-            Operation("M-step", "div", one, (1 + 1 + 1 + 1 + 2) * rounds),
-            Operation("M-step", "sum", one, rounds),
-        ]
-    # g sigma; then V, 1 / V, 1 / V^2 and |x|^2 / V^2 for each factor, and for the gain two products and sums more.
-    gain = int(config.gain)
-    return [
-        *found,
-        Operation("M-step", "mul", whole, rounds),
-        Operation("M-step", "fma", whole, 2 * (2 + gain) * rounds),
-        Operation("M-step", "mul", one, (2 + gain) * rounds),
-        Operation("M-step", "div", whole, (2 + gain) * rounds),
-        Operation("M-step", "mul", whole, 2 * gain * rounds),
-        Operation("M-step", "sum", whole, 2 * gain * rounds),
+        # Mean field: 1 / mean_r[1 / sigma]; then gamma, V, three for E|b|^2 and for E|c|^2, two for P (twice), the
+        # gain's ratio and sum, and before the E-step gamma, V, E|c|^2 and its ratio to g.
+        Operation("M-step", "div", whole, field if draws > 1 else 0),
+        Operation("M-step", "fma", one, (2 * (2 + 2) + 2 * 2 + (2 + 2)) * field),
+        Operation("M-step", "div", one, (1 + 1 + 1 + 1 + 2) * field),
+        Operation("M-step", "sum", one, field),
+        # Marginal: g sigma; then V, 1 / V, 1 / V^2 and |x|^2 / V^2 for each factor, and for the gain two products and
+        # sums more.
+        Operation("M-step", "mul", whole, marginal),
+        Operation("M-step", "fma", whole, 2 * (2 + gain) * marginal),
+        Operation("M-step", "mul", one, (2 + gain) * marginal),
+        Operation("M-step", "div", whole, (2 + gain) * marginal),
+        Operation("M-step", "mul", whole, 2 * gain * marginal),
+        Operation("M-step", "sum", whole, 2 * gain * marginal),
     ]
 
 

@@ -125,7 +125,9 @@ class Inference(Section):
     `gain` lets the level of the speech g_n vary from frame to frame; without it, g_n = 1. `gain_prior` is the shape and
     the rate of its gamma prior; (1, 0) is flat.
     `e_step` = "auto" is "mean-field" where the lips chose the start of the chains and "marginal" elsewhere: the first
-    holds on to where the chain starts, which pays if lips chose the place and costs if the noisy sound did.
+    holds on to where the chain starts, which pays if lips chose the place and costs if the noisy sound did. The last
+    `last_marginal` iterations of mean-field ones are marginal: once the noise is known, the sound may correct the lips,
+    of which log p(z | v) then counts `last_prior` times.
     `mean_field` = "published" runs mean-field E-steps by the letter of the papers: q(alpha) starts at 1/2 and q(s) at
     the mixture, q(s) is not renewed between the M-step and the next E-step, g stays 1, and W and H move by the whole
     multiplicative factors, which no proof keeps from lowering the objective (noise kind "nmf" only).
@@ -134,7 +136,8 @@ class Inference(Section):
     "prior", the prior's mean (the lips for visual priors).
     `lips` = "auto" leaves out lips that move unlike any in training: guidance from a face that the networks cannot
     read is worse than none.
-    `tolerance` > 0 stops early once the objective gains less than that share of its total gain in five iterations.
+    `tolerance` > 0 stops early, E-steps of either kind by themselves, once the objective gains less than that share of
+    its total gain in five iterations.
     Recordings longer than `block_s` are cut into blocks that overlap by `overlap_s` (s). Up to `batch` blocks, of one
     recording or of several, go through the loop side by side, on a processor `batch_s` at most altogether (s, as long
     as the longest each), since they share its caches; one at a time where `tolerance` > 0 or the model couples frames.
@@ -143,6 +146,8 @@ class Inference(Section):
     iterations: int = Field(20, ge=1)
     e_step: Literal["auto", "marginal", "mean-field"] = "auto"
     mean_field: Literal["em", "published"] = "em"
+    last_marginal: int = Field(0, ge=0)
+    last_prior: float = Field(1.0, gt=0)
     kernel: Literal["metropolis", "langevin", "mala", "hmc", "map", "independence", "laplace"] = "langevin"
     step_size: float | None = Field(None, gt=0)
     warmup: int = Field(0, ge=0)

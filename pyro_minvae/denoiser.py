@@ -23,9 +23,6 @@ from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf, stack
 from pyro_minvae.types import Switches, Visual
 
-# Early stopping compares the objective with the one this many iterations ago.
-LOOK_BACK = 5
-
 # How far speakers that are alike start apart, in standard deviations of the guide.
 APART = 1.0
 
@@ -126,7 +123,7 @@ class Denoiser:
         ]
         config = self.recipe.inference
         if len(pieces) == 1:
-            loop = mcem(
+            return mcem(
                 speakers[0],
                 noises[0],
                 pieces[0].power,
@@ -134,7 +131,6 @@ class Denoiser:
                 generator=generators[0],
                 objective=objective,
             )
-            return until_settled(loop, config.tolerance)
         lengths = [len(piece.power) for piece in pieces]
         longest = max(lengths)
         power = torch.stack([_padded(piece.power, longest) for piece in pieces])
@@ -225,18 +221,6 @@ def set_apart(sources: Sequence[Source]) -> list[Source]:
             way = torch.randn(source.start.shape[-1:], generator=generator, device=source.start.device)
             found[j] = source._replace(start=source.start + APART * source.spread * way)
     return found
-
-
-def until_settled(states: Iterator[EMState], tolerance: float) -> Iterator[EMState]:
-    """Pass states on until the objective gains less than `tolerance` of its whole gain in `LOOK_BACK` iterations."""
-    history: list[float] = []
-    for state in states:
-        yield state
-        history.append(state.objective)
-        if tolerance > 0 and len(history) > LOOK_BACK:
-            gain = history[-1] - history[-1 - LOOK_BACK]
-            if gain < tolerance * max(history[-1] - history[0], 0.0):
-                return
 
 
 def _loudness(source: Source) -> Tensor:

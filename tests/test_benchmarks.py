@@ -131,8 +131,9 @@ def test_ladder_of_a_model_without_lips(folder: Path) -> None:
 
 
 def test_speed_prints_time_memory_shares_and_floor(folder: Path) -> None:
+    settings = "inference.kernel=metropolis,inference.steps=2,inference.last_marginal=5"
     printed = run(
-        "speed.py", "--system", f"{folder}/tiny,preset=fast,inference.kernel=metropolis,inference.steps=2",
+        "speed.py", "--system", f"{folder}/tiny,preset=fast,{settings}",
         "--longest", 1, "--clip", 0.5, "--chains", 2,
         "--threads", 1, "--batch", 2, "--recordings", 2, "--repeats", 1, "--out", folder / "speed.json",
     )  # fmt: skip
@@ -149,6 +150,8 @@ def test_speed_prints_time_memory_shares_and_floor(folder: Path) -> None:
     # 20 iterations of 2 moves, and a log density more for each new target.
     assert counted["decoder", "exp2"]["calls"] == 40
     assert counted["density", "log"]["calls"] == 60
+    # Of which the last five are marginal: V = g sigma + WH.
+    assert counted["density", "fma"]["calls"] == 15
     assert counted["decoder", "exp2"]["shape"][0] % 513 == 0
 
 

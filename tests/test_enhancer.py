@@ -13,9 +13,9 @@ from signals import speechlike
 from tiny import save_tiny_model
 
 from pyro_minvae import speaker as module
-from pyro_minvae.denoiser import LOOK_BACK, until_settled
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
+from pyro_minvae.inference.settling import LOOK_BACK, until_settled
 from pyro_minvae.media.lips import read_lips
 from pyro_minvae.recording import reference
 from pyro_minvae.types import Lips

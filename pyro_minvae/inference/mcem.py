@@ -7,7 +7,7 @@ plots and tests consume its states.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,38 +15,22 @@ from torch import Tensor
 
 from pyro_minvae.config import Inference
 from pyro_minvae.inference.chains import Chains, move
-from pyro_minvae.inference.kernels.adam import MapAdam
-from pyro_minvae.inference.kernels.base import Kernel, Target
+from pyro_minvae.inference.kernels.base import Target
 from pyro_minvae.inference.kernels.draws import Randomness
-from pyro_minvae.inference.kernels.hmc import Hmc
-from pyro_minvae.inference.kernels.independence import Independence
-from pyro_minvae.inference.kernels.langevin import UnadjustedLangevin
-from pyro_minvae.inference.kernels.laplace import Laplace
-from pyro_minvae.inference.kernels.mala import Mala
-from pyro_minvae.inference.kernels.metropolis import Metropolis
 from pyro_minvae.inference.maximise import (
     harmonic_mean,
     maximise_marginal,
     maximise_mean_field,
     tail_ratio,
 )
+from pyro_minvae.inference.samplers import make_kernel
+from pyro_minvae.inference.settling import until_settled
 from pyro_minvae.inference.targets import joint_target, mean_field_target
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.inference.wiener import masks, mean_of, second_moment
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf
-
-# Samplers by the name in `Inference.kernel`.
-STEPPING: dict[str, Callable[..., Kernel]] = {
-    "metropolis": Metropolis,
-    "langevin": UnadjustedLangevin,
-    "mala": Mala,
-    "hmc": Hmc,
-    "map": MapAdam,
-}
-# Those among them whose step size adapts.
-ADAPTIVE = ("metropolis", "mala", "hmc")
 
 
 class EMState(NamedTuple):
@@ -77,30 +61,8 @@ class EMState(NamedTuple):
         return masks(harmonic_mean(self.variances)[:, None] if self.published else self.variances, self.noise)
 
 
-def make_kernel(config: Inference, source: Source) -> Kernel:
-    """The sampler that the configuration names, for one source.
-
-    Raises:
-        ValueError: if it proposes from the guide and the source has no `spread`.
-    """
-    if config.kernel == "laplace":
-        return Laplace(source.start)
-    if config.kernel == "independence":
-        if source.spread is None:
-            raise ValueError("expected a source with a spread for the independence sampler, got none")
-        return Independence(source.start, source.spread)
-    settings: dict[str, float | int] = {}
-    if config.step_size is not None:
-        settings["step_size"] = config.step_size
-    if config.kernel in ADAPTIVE:
-        settings["warmup"] = config.warmup
-    if config.kernel == "hmc":
-        settings["leapfrogs"] = config.leapfrogs
-    return STEPPING[config.kernel](**settings)
-
-
 def is_mean_field(config: Inference, sources: Sequence[Source]) -> bool:
-    """Whether the E-step is the mean-field one: by name, or because lips chose where all the chains start."""
+    """Whether E-steps begin as mean-field ones: by name, or because lips chose where all the chains start."""
     led = all(source.visual is not None and source.led for source in sources)
     return config.e_step == "mean-field" or (config.e_step == "auto" and led)
 
@@ -124,11 +86,13 @@ def mcem(
     """Monte-Carlo EM on the mixture's `power` [..., N, F]; `noise` is fitted in place.
 
     E-step "marginal" samples p(z | x) (Leglaive et al. 2018); "mean-field" samples the optimal q(z) of
-    q(s) q(z) q(alpha) (Sadeghi & Alameda-Pineda 2021, sec. IV). The M-step updates W, H and, if `config.gain`, g.
+    q(s) q(z) q(alpha) (Sadeghi & Alameda-Pineda 2021, sec. IV), and gives way to the marginal one in the last
+    `config.last_marginal` iterations, where log p(z | v) counts `config.last_prior` times (derivations, eq. 6.46). The
+    M-step updates W, H and, if `config.gain`, g. Each of these two stretches ends early by `config.tolerance`.
 
     Several recordings are a batch [B, N, F], padded to the longest one; `valid` [B, N] are the frames that exist
     (None: all). With `Streams` as the generator each gets what it would get alone. Without `objective` it is not
-    computed, and NaN: nothing in the loop depends on it.
+    computed, and NaN: nothing else than `config.tolerance` depends on it.
 
     Raises:
         ValueError: if `config.keep` exceeds `config.steps`, there is no source, the sources' latent vectors differ in
@@ -144,8 +108,10 @@ def mcem(
     if valid is not None and any(source.model.coupled for source in sources):
         raise ValueError("expected independent frames in a padded batch, got a model that couples them")
     engine = _Engine(sources, noise, power, config, generator, valid, objective)
-    for iteration in range(1, config.iterations + 1):
-        yield engine.iterate(iteration)
+    field = is_mean_field(config, sources)
+    last = min(config.last_marginal, config.iterations) if field else 0
+    for stretch in ((config.iterations - last, field, 1.0), (last, False, config.last_prior)):
+        yield from until_settled(engine.stretch(*stretch), config.tolerance)
 
 
 class _Engine:
@@ -165,21 +131,31 @@ class _Engine:
         self.objective = objective
         self.padding = None if valid is None else valid.to(power)  # [..., N]
         self.valid = torch.ones_like(power[..., 0]) if self.padding is None else self.padding
-        self.mean_field = is_mean_field(config, sources)
+        self.sources, self.iteration = sources, 0
         self.voices = [Voice(source, config.chains, power) for source in sources]
-        # The sources that are decided upon together; in the mean field each is by itself (derivations, sec. 7).
-        together = [range(len(sources))]
-        if config.sweep == "alternate" or self.mean_field:
-            together = [range(j, j + 1) for j in range(len(sources))]
-        self.groups = [
-            Chains([self.voices[j] for j in group], make_kernel(config, _joined([sources[j] for j in group])))
-            for group in together
-        ]
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
+
+    def stretch(self, count: int, mean_field: bool, prior: float) -> Iterator[EMState]:
+        """So many iterations of one kind, from where chains, noise and gains are; `prior` as for `joint_target`."""
+        if count > 0:
+            self.prior = prior
+            self._begin(mean_field)
+        for _ in range(count):
+            self.iteration += 1
+            yield self._iterate()
+
+    def _begin(self, mean_field: bool) -> None:
+        self.mean_field, config = mean_field, self.config
+        # How many sources are decided upon together; in the mean field each is by itself (derivations, sec. 7).
+        size = 1 if config.sweep == "alternate" or mean_field else len(self.voices)
+        self.groups = []
+        for j in range(0, len(self.voices), size):
+            kernel = make_kernel(config, _joined(self.sources[j : j + size]))
+            self.groups.append(Chains(self.voices[j : j + size], kernel))
         # E|sqrt(g) s|^2 under the papers' q(s) [J, ..., N, F]: the mixture at first, then that of the last E-step.
-        published = self.mean_field and config.mean_field == "published"
-        self.moment = power.expand(len(sources), *power.shape) if published else None
+        published = mean_field and config.mean_field == "published"
+        self.moment = self.power.expand(len(self.voices), *self.power.shape) if published else None
         self._gather()
         self.responsibility = self._responsibilities()
         if published:
@@ -193,7 +169,7 @@ class _Engine:
         if self.mean_field:
             self.harmonic = harmonic_mean(self.kept)
 
-    def iterate(self, iteration: int) -> EMState:
+    def _iterate(self) -> EMState:
         """One E-step and one M-step."""
         accepted = move(
             self.groups,
@@ -209,7 +185,7 @@ class _Engine:
         variances = self.gain[:, None, ..., None] * self.kept
         weights = [w for w in self.responsibility if w is not None]
         return EMState(
-            iteration,
+            self.iteration,
             _stacked([voice.draws for voice in self.voices]),
             variances,
             self.noise.variance(),
@@ -247,7 +223,7 @@ class _Engine:
             start=noise,
         )
         scales = [scale for scale, mine in zip(scales, own, strict=True) if mine]
-        return joint_target(group.speeches, scales=scales, others=others, power=self.power)
+        return joint_target(group.speeches, scales=scales, others=others, power=self.power, prior=self.prior)
 
     def _moments(self, sources: Sequence[int]) -> list[Tensor]:
         """E|sqrt(g) s_j|^2 [..., N, F] under q(s) of some sources."""

@@ -26,7 +26,8 @@ from pyro_minvae.inference.diagnostics import (
     split_rhat,
 )
 from pyro_minvae.inference.kernels.base import Kernel, Target
-from pyro_minvae.inference.mcem import EMState, is_mean_field, make_kernel
+from pyro_minvae.inference.mcem import EMState, is_mean_field
+from pyro_minvae.inference.samplers import make_kernel
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.distributions import as_event
@@ -88,19 +89,21 @@ def judge(
 def last_target(source: Source, state: EMState, power: Tensor, config: Inference) -> tuple[Target, Tensor]:
     """What the next E-step after `state` would sample, and the factor [N, F] or [N, 1] on sigma(z): g, or g / w.
 
-    (derivations, eqs. 6.7 and 6.27)
+    (derivations, eqs. 6.7, 6.27 and 6.46)
     """
     speech, variances = source.model.given(source.visual), state.variances[0]
     scale = state.gain[0][..., None]
     if source.model.likelihood.weighted:
         # The weights of heavy tails are in the variances g sigma(z) / w of the kept draws.
         scale = variances[0] / speech.variance(state.draws[0, 0])
-    if is_mean_field(config, [source]):
+    field = is_mean_field(config, [source])
+    if field and config.last_marginal == 0:
         expected = variances.reciprocal().mean(0).reciprocal()
         expected = second_moment(expected, expected + state.noise, power)
         weight = None if state.responsibility is None else state.responsibility[0]
         return mean_field_target(speech, scale=scale, expected=expected, weight=weight), scale
-    return marginal_target(speech, scale=scale, others=state.noise, power=power), scale
+    prior = config.last_prior if field else 1.0
+    return marginal_target(speech, scale=scale, others=state.noise, power=power, prior=prior), scale
 
 
 def sample(

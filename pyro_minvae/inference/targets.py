@@ -13,11 +13,16 @@ from pyro_minvae.models.speech import Conditioned
 
 
 def joint_target(
-    speeches: Sequence[Conditioned], *, scales: Sequence[Tensor], others: Tensor, power: Tensor
+    speeches: Sequence[Conditioned],
+    *,
+    scales: Sequence[Tensor],
+    others: Tensor,
+    power: Tensor,
+    prior: float = 1.0,
 ) -> Target:
     """log p(z | x) up to a constant: sum_j log p(z_j | v_j) - sum_f [log V + |x|^2 / V], V = sum_j scale_j sigma_j + o.
 
-    (derivations, eq. 7.3)
+    (derivations, eq. 7.3; with `prior` kappa times the first sum, eq. 6.46)
 
     z [..., N, J L] is all z_j of a frame side by side, so that one decision moves or leaves all of them.
 
@@ -26,6 +31,7 @@ def joint_target(
         scales: of each its gain g [..., N, 1], or g / w [..., N, F] with the weights of heavy-tailed speech.
         others: variance o [..., N, F] of all else: noise and speakers whose z are not open.
         power: |x|^2 [..., N, F].
+        prior: kappa, how many times log p(z_j | v_j) counts.
     """
 
     def log_density(z: Tensor) -> Tensor:
@@ -35,7 +41,7 @@ def joint_target(
             variance = torch.addcmul(variance, scale, speech.variance(part))
         density = log_likelihood(power, variance)
         for part, speech in zip(parts, speeches, strict=True):
-            density = density + speech.prior.log_prob(part)
+            density = torch.add(density, speech.prior.log_prob(part), alpha=prior)
         return density
 
     # A decision by all speakers' factors has to wait for the widest of them.
@@ -43,14 +49,16 @@ def joint_target(
     return Target(log_density, (max(befores), max(afters)))
 
 
-def marginal_target(speech: Conditioned, *, scale: Tensor, others: Tensor, power: Tensor) -> Target:
+def marginal_target(
+    speech: Conditioned, *, scale: Tensor, others: Tensor, power: Tensor, prior: float = 1.0
+) -> Target:
     """log p(z | x) up to a constant: log p(z | v) - sum_f [log V + |x|^2 / V], V = scale sigma(z) + `others`.
 
-    (derivations, eqs. 6.7 and 7.4)
+    (derivations, eqs. 6.7, 6.46 and 7.4)
 
     The case of one open speaker; arguments as for `joint_target`.
     """
-    return joint_target([speech], scales=[scale], others=others, power=power)
+    return joint_target([speech], scales=[scale], others=others, power=power, prior=prior)
 
 
 def mean_field_target(

@@ -142,23 +142,36 @@ def test_gains_follow_their_formulas(e_step: str, monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(after.variances[0], after.gain[0, :, None] * s)
 
 
-def test_the_last_draws_are_kept_and_chains_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"e_step": "mean-field"}, {"e_step": "mean-field", "last_marginal": 2}]
+)
+def test_the_last_draws_are_kept_and_chains_go_on(
+    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Five moves of 0.3 an iteration, of which the last two are kept; the next iteration starts at the last."""
     scene = draw_scene(("standard",))
     use_kernel(monkeypatch, Recording())
-    for state in run(scene, scene.nmf(), settings(iterations=3, steps=5, keep=2)):
+    for state in run(scene, scene.nmf(), settings(iterations=3, steps=5, keep=2, **changes)):
         for place, moves in enumerate((5 * state.iteration - 1, 5 * state.iteration)):
             torch.testing.assert_close(state.draws[0, place], scene.sources[0].start + 0.3 * moves)
 
 
+@pytest.mark.parametrize(
+    ("e_step", "last", "prior"),
+    [("marginal", 0, 1), ("marginal", 2, 1), ("mean-field", 1, 3), ("mean-field", 2, 0.5)],
+)
 @pytest.mark.parametrize("kinds", SPEAKERS)
 def test_marginal_target_is_that_of_the_last_m_step(
-    kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    kinds: tuple[str, ...], e_step: str, last: int, prior: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """log p(z_j | v) - sum_f [log V + |x|^2 / V] with gains, noise and weights of the last M-step."""
+    """k log p(z_j | v) - sum_f [log V + |x|^2 / V] with gains, noise and weights of the last M-step.
+
+    The last iterations of a mean-field loop have it too, with k of its own.
+    """
     scene, kernel = draw_scene(kinds), Recording()
     use_kernel(monkeypatch, kernel)
-    states = run(scene, scene.nmf(), settings(iterations=4, steps=1, keep=1))
+    usual = {"last_prior": 7.0 if e_step == "marginal" else prior, "last_marginal": last}
+    states = run(scene, scene.nmf(), settings(e_step=e_step, iterations=4, steps=1, keep=1, **usual))
     before, now = states[2], states[3]
     for j, source in enumerate(scene.sources):
         z = points(source.start)[0]
@@ -168,7 +181,8 @@ def test_marginal_target_is_that_of_the_last_m_step(
             if i != j:  # those before have moved in this E-step already, those after have not
                 others = (now if i < j else before).draws[i, 0]
                 total = total + scale[i] * sigma(scene, i, others)
-        expected = source.model.log_prior(z, source.visual) - (total.log() + scene.power / total).sum(-1)
+        expected = prior * source.model.log_prior(z, source.visual)
+        expected = expected - (total.log() + scene.power / total).sum(-1)
         torch.testing.assert_close(kernel.notes[3 * len(kinds) + j][0], expected)
 
 

@@ -328,7 +328,7 @@ def test_configuration_names_the_kernel_and_its_settings() -> None:
 
     from pyro_minvae.inference.kernels.independence import Independence
     from pyro_minvae.inference.kernels.laplace import Laplace
-    from pyro_minvae.inference.mcem import make_kernel
+    from pyro_minvae.inference.samplers import make_kernel
     from pyro_minvae.models.mixture import Source
 
     source = Source(make_model("standard"), None, torch.zeros(4, 3), torch.ones(4, 3))

@@ -17,6 +17,7 @@ from torch import Tensor
 from pyro_minvae.config import Inference
 from pyro_minvae.inference.chains import Chains
 from pyro_minvae.inference.mcem import EMState, mcem
+from pyro_minvae.inference.settling import LOOK_BACK
 from pyro_minvae.inference.wiener import masks
 
 E_STEPS = ("marginal", "mean-field")
@@ -130,6 +131,44 @@ def test_automatic_e_step_is_mean_field_where_lips_chose_the_start(kind: str) ->
     for where, chosen in ((scene, "mean-field"), (blind, "marginal"), (by_sound, "marginal")):
         by_itself, by_name = (run(where, settings(e_step=e_step))[-1] for e_step in ("auto", chosen))
         assert same(by_itself, by_name)
+
+
+@pytest.mark.parametrize("kind", [*PRIORS, *OTHERS])
+def test_the_last_iterations_go_on_from_where_the_mean_field_ends(kind: str) -> None:
+    scene = draw_scene((kind,))
+    whole = run(scene, settings(e_step="mean-field", last_marginal=2))
+    field = run(scene, settings(e_step="mean-field", iterations=4))
+    assert [state.iteration for state in whole] == [1, 2, 3, 4, 5, 6]
+    assert all(same(a, b) for a, b in zip(whole[:4], field, strict=True))
+    assert not same(whole[4], run(scene, settings(e_step="mean-field"))[4])
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_more_last_iterations_than_there_are_leave_no_mean_field(kind: str) -> None:
+    scene = draw_scene((kind,))
+    for count in (6, 100):
+        last = run(scene, settings(e_step="mean-field", last_marginal=count))
+        assert all(same(a, b) for a, b in zip(last, run(scene, settings()), strict=True))
+    # A loop of marginal E-steps has no other ones to end.
+    marginal = run(scene, settings(last_marginal=3, last_prior=5.0))
+    assert all(same(a, b) for a, b in zip(marginal, run(scene, settings()), strict=True))
+
+
+def test_each_kind_of_iterations_ends_when_it_has_settled() -> None:
+    scene = draw_scene(("visual-mixture",))
+    config = settings(e_step="mean-field", iterations=60, last_marginal=30, tolerance=1e9)
+    assert len(run(scene, config)) == 2 * (LOOK_BACK + 1)
+    assert len(run(scene, config.model_copy(update={"last_marginal": 0}))) == LOOK_BACK + 1
+    assert len(run(scene, config.model_copy(update={"tolerance": 0.0}))) == 60
+
+
+def test_speakers_move_together_in_the_last_iterations_of_joint_sweeps() -> None:
+    """In the mean field each decides by itself, whatever the sweep."""
+    scene = draw_scene(("visual-mixture", "standard"))
+    states = run(scene, settings(e_step="mean-field", sweep="joint", last_marginal=3))
+    for state in states:
+        moved = (state.draws[:, 1] != state.draws[:, 0]).any(-1)  # [J, N]
+        assert bool((moved[0] == moved[1]).all()) == (state.iteration > 3)
 
 
 @pytest.mark.parametrize("e_step", E_STEPS)
