@@ -25,8 +25,7 @@ class Switch(Section):
     In the first iterations, a share `lead` of all, frames whose pictures look right go to the modes that lips lead:
     only with noise that is known to some extent does the sound say which lips are right.
     `draws`, `steps` and `rate` are those of the fit: draws of each bound, Adam steps in each EM iteration and their
-    size, which is `lead_rate` in those frames and iterations: latent vectors that leave their lips before the noise is
-    known go to the noise.
+    size.
     """
 
     kind: Literal["markov", "independent"] = "markov"
@@ -38,7 +37,6 @@ class Switch(Section):
     draws: int = Field(2, ge=1)
     steps: int = Field(1, ge=1)
     rate: float = Field(0.1, gt=0)
-    lead_rate: float = Field(0.07, gt=0)
 
     def led(self, iterations: int) -> int:
         """How many of so many iterations follow the lips."""

@@ -113,7 +113,7 @@ def test_lips_lead_at_first() -> None:
     modes, power, _ = made(("visual", "standard"))
     loop = engine(modes, power, Switch(lead=1.0))
     with torch.no_grad():
-        loop.fit(loop.switch.rate)
+        loop.fit()
         loop.choose(loop.emissions())
         loop.follow_lips()
     visual = modes[0].source.visual
@@ -134,30 +134,13 @@ def test_frames_without_lips_count_less_for_the_noise_while_lips_lead(lead: floa
     torch.testing.assert_close(found.counted, torch.where(visual.valid & ~gaps, 1.0, UNLED).double())
     with torch.no_grad():
         state = found.iterate(1)
-        wanted.fit(wanted.rates if lead else 0.1)
+        wanted.fit()
         if lead:
             wanted.follow_lips()
         wanted.fit_noise(wanted.counted if lead else None)
     torch.testing.assert_close(state.noise, wanted.noise.variance())
     # Without any lips all frames are alike.
     assert (engine(modes[1:], power, Switch()).counted == 1).all()
-
-
-@pytest.mark.parametrize("lead", [0.0, 1.0])
-def test_latent_vectors_that_follow_lips_move_less_while_these_lead(lead: float) -> None:
-    """Adam's first step is as long as its rate in every direction, where it is taken."""
-    modes, power, _ = made(("visual", "standard"))
-    visual = modes[0].source.visual
-    assert visual is not None
-    loop = engine(modes, power, Switch(lead=lead, lead_rate=0.02))
-    starts = [mode.mean for mode in loop.modes]
-    loop.iterate(1)
-    expected = torch.where(visual.valid & (lead > 0), 0.02, 0.1).double()[:, None]
-    for mode, start in zip(loop.modes, starts, strict=True):
-        moved = (mode.mean - start).abs()
-        taken = (moved > 0).any(-1)
-        assert int(taken.sum()) > FRAMES // 4
-        torch.testing.assert_close(moved[taken], expected.expand_as(moved)[taken], rtol=1e-4, atol=0)
 
 
 def test_company_changes_nothing() -> None:

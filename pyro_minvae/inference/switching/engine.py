@@ -122,9 +122,6 @@ class SwitchingEngine:
             for mode in modes
         ]
         self.leading = torch.stack([self._leading(mode) for mode in modes], -1)  # [..., N, M]
-        # Adam's step sizes [..., N, 1] while lips lead.
-        followed = self.leading.any(-1, keepdim=True)
-        self.rates = torch.where(followed, switch.lead_rate, switch.rate).to(power)
         self.counted = self._counted(modes)
         count = len(modes)
         self.concentration = switch.concentration(count).to(power)
@@ -137,8 +134,8 @@ class SwitchingEngine:
 
     def iterate(self, iteration: int) -> SwitchState:
         """r(z | m), then noise, gains and transitions at the last r(m), then r(m)."""
+        taken = self.fit()
         led = iteration <= self.switch.led(self.config.iterations)
-        taken = self.fit(self.rates if led else self.switch.rate)
         if led:
             self.follow_lips()
         self.fit_noise(self.counted if led else None)
@@ -168,13 +165,13 @@ class SwitchingEngine:
             start=torch.zeros_like(self.power),
         )
 
-    def fit(self, rate: float | Tensor) -> Tensor:
-        """New eps and the gradient steps of all r(z | k), as large as `rate` [..., N, 1]; the share taken [..., N]."""
+    def fit(self) -> Tensor:
+        """New eps and the gradient steps of all r(z | k); the share of those taken [..., N]."""
         noise = self.noise.variance()
         taken = []
         for mode in self.modes:
             mode.renew(self.generator)
-            taken.append(mode.climb(noise, steps=self.switch.steps, rate=rate))
+            taken.append(mode.climb(noise, steps=self.switch.steps, rate=self.switch.rate))
         return torch.stack(taken).mean(0)
 
     def emissions(self) -> Tensor:

@@ -78,7 +78,7 @@ class ModePosterior:
         """log b_nk [..., N] at the present eps, for the noise's variance [..., N, F]."""
         return self._bound(self.mean, self.log_scale, noise, self.sigma)
 
-    def climb(self, noise: Tensor, *, steps: int, rate: float | Tensor) -> Tensor:
+    def climb(self, noise: Tensor, *, steps: int, rate: float) -> Tensor:
         """Adam steps on mean and log scale, each taken in those frames whose bound it raises; their share [..., N]."""
         taken = torch.zeros_like(self.gain)
         for _ in range(steps):
@@ -120,7 +120,7 @@ class ModePosterior:
             gradients = torch.autograd.grad(bound.sum(), leaves)
         return bound.detach(), sigma.detach(), [gradient.nan_to_num(0.0, 0.0, 0.0) for gradient in gradients]
 
-    def _step(self, gradients: list[Tensor], rate: float | Tensor) -> list[Tensor]:
+    def _step(self, gradients: list[Tensor], rate: float) -> list[Tensor]:
         """Where Adam would go next."""
         self.age += 1
         places = []
