@@ -20,6 +20,7 @@ from torch import nn
 
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
+from pyro_minvae.inference.mcem import stretches
 
 # Numbers that a sum runs over, about those of a spectrum.
 BINS = 512
@@ -91,9 +92,8 @@ def operations(enhancer: Enhancer, frames: int, *, lips: bool) -> list[Operation
         if isinstance(one, nn.Linear)
     ]
     need, rounds = moves(config.kernel, config.leapfrogs), config.iterations
-    # How many iterations are marginal: all, or the last ones of the mean field.
     field = config.e_step == "mean-field" or (config.e_step == "auto" and lips)
-    marginal = min(config.last_marginal, rounds) if field else rounds
+    marginal = sum(stretch.iterations for stretch in stretches(config, field) if not stretch.mean_field)
     rows, steps = config.chains * frames, config.iterations * config.steps
     found = [Operation("decoder", "matmul", (rows, i, o), steps * need.decodings) for i, o in layers]
     found += [Operation("gradient", "matmul", (rows, o, i), steps * need.gradients) for i, o in layers]

@@ -117,9 +117,8 @@ class Inference(Section):
     `kernel` names the sampler: "metropolis" (random walk), "langevin" (unadjusted, LDEM), "mala", "hmc" (with
     `leapfrogs` steps), "map" (Adam, PEEM), "independence" (proposals from the guide) or "laplace". `step_size` is in
     units of z (about 1 wide a priori); without one it is the kernel's own. During the first `warmup` moves
-    "metropolis", "mala" and "hmc" adapt it, frame by frame, towards their best acceptance, and again
-    where the `last_marginal` iterations begin. `chains` chains run side by side in every frame, and all their draws
-    count.
+    "metropolis", "mala" and "hmc" adapt it, frame by frame, towards their best acceptance, and again where the
+    `last_marginal` iterations begin. `chains` chains run side by side in every frame, and all their draws count.
     `sweep` says how the chains of several speakers move: "alternate", one speaker after another, each by itself given
     where the others are, or "joint", all speakers of a frame at once with one decision (one speaker: the same, and in
     mean-field E-steps too, where the speakers are independent of each other).

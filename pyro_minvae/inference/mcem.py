@@ -67,6 +67,21 @@ def is_mean_field(config: Inference, sources: Sequence[Source]) -> bool:
     return config.e_step == "mean-field" or (config.e_step == "auto" and led)
 
 
+class Stretch(NamedTuple):
+    """So many `iterations` of one kind; in marginal ones log p(z | v) counts `prior` times (derivations, eq. 6.46)."""
+
+    iterations: int
+    mean_field: bool
+    prior: float = 1.0
+
+
+def stretches(config: Inference, mean_field: bool) -> list[Stretch]:
+    """What the loop consists of where its E-steps begin as mean-field ones, or not (see `is_mean_field`)."""
+    last = min(config.last_marginal, config.iterations) if mean_field else 0
+    found = [Stretch(config.iterations - last, mean_field), Stretch(last, False, config.last_prior)]
+    return [stretch for stretch in found if stretch.iterations > 0]
+
+
 def exponent_of(config: Inference, sources: Sequence[Source]) -> float:
     """That of the multiplicative updates of W and H: 1/2, or 1 in the papers' mean-field loop."""
     return 1.0 if config.mean_field == "published" and is_mean_field(config, sources) else 0.5
@@ -108,10 +123,8 @@ def mcem(
     if valid is not None and any(source.model.coupled for source in sources):
         raise ValueError("expected independent frames in a padded batch, got a model that couples them")
     engine = _Engine(sources, noise, power, config, generator, valid, objective)
-    field = is_mean_field(config, sources)
-    last = min(config.last_marginal, config.iterations) if field else 0
-    for stretch in ((config.iterations - last, field, 1.0), (last, False, config.last_prior)):
-        yield from until_settled(engine.stretch(*stretch), config.tolerance)
+    for stretch in stretches(config, is_mean_field(config, sources)):
+        yield from until_settled(engine.run(stretch), config.tolerance)
 
 
 class _Engine:
@@ -136,25 +149,23 @@ class _Engine:
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
 
-    def stretch(self, count: int, mean_field: bool, prior: float) -> Iterator[EMState]:
-        """So many iterations of one kind, from where chains, noise and gains are; `prior` as for `joint_target`."""
-        if count > 0:
-            self.prior = prior
-            self._begin(mean_field)
-        for _ in range(count):
+    def run(self, stretch: Stretch) -> Iterator[EMState]:
+        """Iterations of one kind, from where chains, noise and gains are."""
+        self._begin(stretch)
+        for _ in range(stretch.iterations):
             self.iteration += 1
             yield self._iterate()
 
-    def _begin(self, mean_field: bool) -> None:
-        self.mean_field, config = mean_field, self.config
+    def _begin(self, stretch: Stretch) -> None:
+        self.mean_field, self.prior, config = stretch.mean_field, stretch.prior, self.config
         # How many sources are decided upon together; in the mean field each is by itself (derivations, sec. 7).
-        size = 1 if config.sweep == "alternate" or mean_field else len(self.voices)
+        size = 1 if config.sweep == "alternate" or self.mean_field else len(self.voices)
         self.groups = []
         for j in range(0, len(self.voices), size):
             kernel = make_kernel(config, _joined(self.sources[j : j + size]))
             self.groups.append(Chains(self.voices[j : j + size], kernel))
         # E|sqrt(g) s|^2 under the papers' q(s) [J, ..., N, F]: the mixture at first, then that of the last E-step.
-        published = mean_field and config.mean_field == "published"
+        published = self.mean_field and config.mean_field == "published"
         self.moment = self.power.expand(len(self.voices), *self.power.shape) if published else None
         self._gather()
         self.responsibility = self._responsibilities()

@@ -26,7 +26,7 @@ from pyro_minvae.inference.diagnostics import (
     split_rhat,
 )
 from pyro_minvae.inference.kernels.base import Kernel, Target
-from pyro_minvae.inference.mcem import EMState, is_mean_field
+from pyro_minvae.inference.mcem import EMState, is_mean_field, stretches
 from pyro_minvae.inference.samplers import make_kernel
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.wiener import second_moment
@@ -96,14 +96,13 @@ def last_target(source: Source, state: EMState, power: Tensor, config: Inference
     if source.model.likelihood.weighted:
         # The weights of heavy tails are in the variances g sigma(z) / w of the kept draws.
         scale = variances[0] / speech.variance(state.draws[0, 0])
-    field = is_mean_field(config, [source])
-    if field and config.last_marginal == 0:
+    last = stretches(config, is_mean_field(config, [source]))[-1]
+    if last.mean_field:
         expected = variances.reciprocal().mean(0).reciprocal()
         expected = second_moment(expected, expected + state.noise, power)
         weight = None if state.responsibility is None else state.responsibility[0]
         return mean_field_target(speech, scale=scale, expected=expected, weight=weight), scale
-    prior = config.last_prior if field else 1.0
-    return marginal_target(speech, scale=scale, others=state.noise, power=power, prior=prior), scale
+    return marginal_target(speech, scale=scale, others=state.noise, power=power, prior=last.prior), scale
 
 
 def sample(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_minvae.config import Inference
 from pyro_minvae.inference import mixing
-from pyro_minvae.inference.mcem import EMState, _Engine, is_mean_field, mcem
+from pyro_minvae.inference.mcem import EMState, _Engine, is_mean_field, mcem, stretches
 from pyro_minvae.inference.mixing import dispersed, first_frames, judge, last_target, mixed
 from pyro_minvae.models.mixture import Source
 
@@ -27,16 +27,12 @@ def last_state(scene: Scene, config: Inference) -> EMState:
 @pytest.mark.parametrize("e_step", ["marginal", "mean-field", "auto"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_target_is_that_of_the_next_e_step(kind: str, e_step: str, last_marginal: int) -> None:
-    scene, config = draw_scene((kind,)), settings(e_step=e_step, last_marginal=last_marginal, last_prior=3)
+    scene = draw_scene((kind,))
+    config = settings(e_step=e_step, iterations=3, last_marginal=last_marginal, last_prior=3)
     generator = torch.Generator().manual_seed(0)
     engine = _Engine(scene.sources, scene.nmf(), scene.power, config, generator, None)
-    field = is_mean_field(config, scene.sources)
-    prior = 3 if field else 1
-    states = [
-        *engine.stretch(3 - last_marginal, field, 1),
-        *engine.stretch(last_marginal, False, prior),
-    ]
-    state = states[-1]
+    for stretch in stretches(config, is_mean_field(config, scene.sources)):
+        *_, state = engine.run(stretch)
     target, scale = last_target(scene.sources[0], state, scene.power, config)
     expected = engine._target(0)
     z = torch.randn(3, FRAMES, LATENT, generator=generator, dtype=torch.float64)
