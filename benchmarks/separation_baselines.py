@@ -20,7 +20,8 @@ from pyro_minvae.features.stft import power as power_of
 from pyro_minvae.inference.maximise import mean_field_statistics
 from pyro_minvae.media.audio import mono, read_audio
 from pyro_minvae.media.files import atomic
-from pyro_minvae.models.noise import Nmf, root_ratio
+from pyro_minvae.models.minimisers import root_ratio
+from pyro_minvae.models.noise import Nmf
 from pyro_minvae.types import Utterance
 
 STFT = Stft()

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_minvae.models.noise import TINY, minimiser
+from pyro_minvae.models.minimisers import minimiser
+from pyro_minvae.models.noise import TINY
 
 
 class GainPrior(NamedTuple):
@@ -60,5 +61,8 @@ def mean_field_gain(level: Tensor, bins: int, prior: GainPrior) -> Tensor:
 
 
 def gain_statistics(sigma: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """`up` and `down` [..., N] of `marginal_gain` from sigma, |x|^2 V^-2 and V^-1, each [R, ..., N, F]."""
-    return (sigma * p).sum(-1).mean(0), (sigma * q).sum(-1).mean(0)
+    """`up` and `down` [..., N] of `marginal_gain` from sigma, |x|^2 V^-2 and V^-1, each [R, ..., N, F].
+
+    The last two are written over.
+    """
+    return p.mul_(sigma).sum(-1).mean(0), q.mul_(sigma).sum(-1).mean(0)

@@ -19,8 +19,14 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
 
+from pyro_minvae.models.minimisers import root_ratio
+from pyro_minvae.models.scratch import Scratch
+
 Statistics = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Noise variance [..., N, F] to (mean_r |x|^2 / V^2, mean_r 1 / V), each [..., N, F]: see `Nmf.update`."""
+"""Noise variance [..., N, F] to (mean_r |x|^2 / V^2, mean_r 1 / V), each [..., N, F]: see `Nmf.update`.
+
+The answer holds until the next question: it may be written into the same arrays.
+"""
 
 # Keeps factors positive, far below any audible power at full scale 1.
 TINY = 1e-12
@@ -66,6 +72,8 @@ class Nmf:
     live: Tensor | None = None
     # Of the multiplicative updates without a prior.
     exponent = 0.5
+    # Whether `variance` answers with a new array after every update, or with one that the next update writes over.
+    lasting = True
     # W, A and the variance that belongs to them.
     _known: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -103,6 +111,7 @@ class Nmf:
             draw(*batch, rank, columns) * power.mean((-1, -2))[..., None, None].clamp_min(TINY) * bins / rank
         )
         self._normalise()
+        self._scratch = Scratch()
 
     @property
     def H(self) -> Tensor:  # noqa: N802 - the papers' letter
@@ -113,8 +122,14 @@ class Nmf:
         """(W H)' [..., N, F]."""
         # Asked for more often than W and A change.
         if self._known is None or self._known[0] is not self.W or self._known[1] is not self.A:
-            self._known = self.W, self.A, (self.H.mT @ self.W.mT).clamp_min_(TINY)
+            self._known = self.W, self.A, self._product(None if self.lasting else "variance")
         return self._known[2]
+
+    def _product(self, name: str | None) -> Tensor:
+        """(W H)' in a new array, or in one of `_scratch` by its name."""
+        H, W = self.H.mT, self.W.mT
+        shape = (*W.shape[:-2], H.shape[-2], W.shape[-1])
+        return torch.matmul(H, W, out=self._scratch(name, W, shape) if name else None).clamp_min_(TINY)
 
     def update(self, statistics: Statistics) -> None:
         """One step of W, then one of A; neither lowers -mean_r sum [log V + |x|^2 / V] + log p(W, A).
@@ -125,10 +140,10 @@ class Nmf:
         Without a prior the minimum is W <- W sqrt(u / d), A <- A sqrt(u / d). Columns of W then sum to one. An
         `exponent` of 1 in place of the root is the papers' step: longer, and not proven to go up.
         """
-        p, q = statistics(self.variance())
         H = self.H
-        self._move_spectra((H @ p).mT, (H @ q).mT)
         p, q = statistics(self.variance())
+        self._move_spectra((H @ p).mT, (H @ q).mT)
+        p, q = statistics(self._product("between"))
         up, down = (p @ self.W).mT, (q @ self.W).mT  # [..., K, N]
         if self.bumps is not None:
             up, down = up @ self.bumps.mT, down @ self.bumps.mT
@@ -216,6 +231,7 @@ def stack(models: Sequence[Model], frames: int) -> Model:
     if len({(type(model), model.W.shape, model.bumps is None) for model in models}) != 1:
         raise ValueError("expected models of one class, rank and number of bins")
     whole = copy.copy(models[0])
+    whole._scratch = Scratch()
     lengths = [model.A.shape[-1] for model in models]
     columns = frames if whole.bumps is None else max(lengths)
     whole.W = torch.stack([model.W for model in models])
@@ -236,24 +252,6 @@ def stack(models: Sequence[Model], frames: int) -> Model:
 def flat(shape: tuple[int, ...] | torch.Size, support: constraints.Constraint) -> dist.ImproperUniform:
     """Density 1 on [...], one event: a site that can be conditioned on and not sampled."""
     return dist.ImproperUniform(constraints.independent(support, len(shape)), (), tuple(shape))
-
-
-def root_ratio(up: Tensor, down: Tensor) -> Tensor:
-    """sqrt(up / down), 0 for 0 / 0."""
-    return (up / down.clamp_min(1e-30)).clamp_min(0).sqrt()
-
-
-def minimiser(a: Tensor, b: Tensor, slope: Tensor | float = 0.0) -> Tensor:
-    """The h >= 0 that minimises a h + b / h + slope log h, for a, b >= 0 (derivations, eq. 12.3); no cancellation.
-
-    0 where a and b vanish together; `slope` broadcasts.
-    """
-    tiny = torch.finfo(a.dtype).tiny
-    if isinstance(slope, float) and slope == 0:
-        return (a * b).sqrt_().div_(a.clamp_min(tiny))
-    slope = torch.as_tensor(slope, dtype=a.dtype, device=a.device)
-    wide = torch.addcmul(slope**2, a, b, value=4).sqrt_().add_(slope.abs())
-    return torch.where(slope > 0, 2 * b / wide.clamp_min(tiny), wide / (2 * a).clamp_min(tiny))
 
 
 def bumps(frames: int, width: float) -> Tensor:

@@ -7,7 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_minvae.models.noise import TINY, Nmf, root_ratio
+from pyro_minvae.models.minimisers import root_ratio
+from pyro_minvae.models.noise import TINY, Nmf
 
 
 class ArdNmf(Nmf):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +12,16 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
 
-from pyro_minvae.models.noise import TINY, Nmf, flat, minimiser
+from pyro_minvae.models.minimisers import Slope, minimiser, slopes
+from pyro_minvae.models.noise import TINY, Nmf, flat
+
+
+class _Links(NamedTuple):
+    """s to the column before and to the one after, 0 at the ends, and the first less the second."""
+
+    before: Tensor
+    after: Tensor
+    slope: Slope
 
 
 class ChainNmf(Nmf):
@@ -26,6 +36,9 @@ class ChainNmf(Nmf):
     which is -s sum_m D_IS(a_(m-1) | a_m) up to a constant. Source: Fevotte 2011, "Majorization-minimization algorithm
     for smooth Itakura-Saito nonnegative matrix factorization", there as a penalty and with the noise alone in V.
     """
+
+    # The shape of A, which columns are live, and the links that belong to them.
+    _known_sides: tuple[torch.Size, Tensor | None, list[_Links]] | None = None
 
     def __init__(
         self,
@@ -77,15 +90,28 @@ class ChainNmf(Nmf):
         Given its neighbours a column has a closed minimum (derivations, eq. 12.10; Fevotte 2011, table 1). All columns
         at once would not be monotone.
         """
-        columns, pull, links = self.A.shape[-1], up * self.A**2, self._links()
-        # With one more column on either side, which nothing links to.
-        A = pad(self.A, (1, 1), value=1.0)
-        for start in [0, 1][: min(columns, 2)] * self.sweeps:
-            before, after = links[..., start:-1:2], links[..., start + 1 :: 2]
-            a = down[..., start::2] + after / A[..., start + 2 :: 2]
-            b = pull[..., start::2] + before * A[..., start:-2:2]
-            A[..., start + 1 : -1 : 2] = minimiser(a, b, before - after).clamp_min(TINY)
-        self.A = A[..., 1:-1].contiguous()
+        # Columns of A as rows [..., M, K], so that every other one can be taken without a copy. On either side there is
+        # one more, which nothing links to.
+        A, down = pad(self.A.mT, (0, 0, 1, 1), value=1.0), down.mT
+        pull = A[..., 1:-1, :].square().mul_(up.mT)
+        for k in [0, 1][: self.A.shape[-1]] * self.sweeps:
+            links = self._sides()[k]
+            a = (links.after / A[..., k + 2 :: 2, :]).add_(down[..., k::2, :])
+            b = (links.before * A[..., k:-2:2, :]).add_(pull[..., k::2, :])
+            A[..., k + 1 : -1 : 2, :] = minimiser(a, b, links.slope).clamp_min_(TINY)
+        self.A = A[..., 1:-1, :].mT.contiguous()
+
+    def _sides(self) -> list[_Links]:
+        """The links of even and of odd columns, which stay the same."""
+        key = self.A.shape, self.live
+        if self._known_sides is None or self._known_sides[0] != key[0] or self._known_sides[1] is not key[1]:
+            links, found = self._links(), []
+            links = links if links.dim() == 1 else links[..., 0, :]  # [M + 1] or [..., M + 1]
+            for k in (0, 1):
+                before, after = links[..., k:-1:2, None], links[..., k + 1 :: 2, None]
+                found.append(_Links(before, after, slopes(before - after)))
+            self._known_sides = *key, found
+        return self._known_sides[2]
 
     def _links(self) -> Tensor:
         """s between neighbours and 0 at the ends, [M + 1], or [..., 1, M + 1] in a padded batch."""

@@ -14,7 +14,8 @@ from noise_problems import make_problem
 from pyro import poutine
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf, Statistics, minimiser, stationary
+from pyro_minvae.models.minimisers import minimiser, slopes
+from pyro_minvae.models.noise import Nmf, Statistics, stationary
 from pyro_minvae.models.noise_ard import ArdNmf
 from pyro_minvae.models.noise_chain import ChainNmf
 
@@ -46,6 +47,11 @@ def test_minimiser_is_where_the_slope_vanishes(a: float, b: float, slope: float)
     assert abs(a * h - b / h + slope) < 1e-9 * (a * h + b / h + abs(slope))
     single = float(minimiser(*torch.tensor([a, b]), slope))
     assert single == pytest.approx(h, rel=1e-5)
+    # Different slopes at different places.
+    among = torch.tensor([7.0, slope, -7.0], dtype=torch.float64)
+    several = minimiser(*(torch.full((3,), one, dtype=torch.float64) for one in (a, b)), slopes(among))
+    assert float(several[1]) == pytest.approx(h, rel=1e-12)
+    assert float(several[0]) < float(several[1]) < float(several[2]) or abs(slope) > 7
 
 
 def test_a_sweep_reaches_the_minimum_of_the_majoriser() -> None:
