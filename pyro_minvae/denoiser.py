@@ -92,7 +92,7 @@ class Denoiser:
         config = self.recipe.inference
         recent: deque[Tensor] = deque(maxlen=config.average)
         state = None
-        for state in self.states(pieces, objective=watch is not None or config.tolerance > 0):
+        for state in self.states(pieces, watched=watch is not None or config.tolerance > 0):
             # The filters and not the variances, of which there is one for each draw; only those that may be the last.
             if config.tolerance > 0 or state.iteration > config.iterations - config.average:
                 recent.append(state.filters())
@@ -113,7 +113,7 @@ class Denoiser:
             for b, piece in enumerate(pieces)
         ]
 
-    def states(self, pieces: Sequence[Piece], *, objective: bool = True) -> Iterator[EMState]:
+    def states(self, pieces: Sequence[Piece], *, watched: bool = True) -> Iterator[EMState]:
         """The EM loop on the pieces: unbatched for one, padded to the longest for several; see `mcem`."""
         generators = [torch.Generator(self.device).manual_seed(piece.seed) for piece in pieces]
         speakers = [self.sources(piece) for piece in pieces]
@@ -129,7 +129,7 @@ class Denoiser:
                 pieces[0].power,
                 config=config,
                 generator=generators[0],
-                objective=objective,
+                watched=watched,
             )
         lengths = [len(piece.power) for piece in pieces]
         longest = max(lengths)
@@ -139,7 +139,7 @@ class Denoiser:
         streams = Streams(generators, lengths)
         whole = [_together(sources, longest) for sources in zip(*speakers, strict=True)]
         noise = stack(noises, longest)
-        return mcem(whole, noise, power, config=config, generator=streams, valid=valid, objective=objective)
+        return mcem(whole, noise, power, config=config, generator=streams, valid=valid, watched=watched)
 
     def switches(self, times: np.ndarray, probabilities: np.ndarray) -> Switches:
         """Mixture priors: a frame follows the lips (component 0) or the sound (component 1)."""

@@ -13,69 +13,103 @@ Chain r of one speaker goes with chain r of the others, and the r-th kept draws 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, Kernel, Target, refresh
+from pyro_minvae.inference.kernels.base import ChainState, Kernel, LogDensity, Target, at_hand, refresh
 from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.models.decoders import Variance
+from pyro_minvae.models.scratch import Scratch
 from pyro_minvae.models.speech import Conditioned
 
-# Whole numbers as wide as floating-point ones, by bytes.
-BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
-
-@dataclass
 class _Memory:
-    """Where chains are, `z` [R, ..., N, J L], and sigma of each voice [R, ..., N, F]: there, and where last asked for.
+    """Where chains are, `z` [R, ..., N, J L], and sigma of each voice `raw` [R, ..., N, F] there.
 
+    And where a target was last asked, with sigma there: `asked` and `last`. `rooms` are written into next.
     It knows nothing of who asks: closures that held `Chains` itself would keep its arrays until the garbage collector
     comes round, 100 MB in long recordings.
     """
 
-    z: Tensor
-    raw: list[Tensor]
-    last: list[Tensor]
-    here: bool = False
+    def __init__(self, z: Tensor, raw: Sequence[Tensor]) -> None:
+        self.z, self.raw = z, list(raw)
+        self.asked, self.last = z, list(raw)
+        self.known: list[Tensor] | None = None
+        self.rooms: list[Tensor | None] = [None for _ in raw]
 
     def remembering(self, variance: Variance, j: int) -> Variance:
-        """The decoder of voice j, which is not asked about where the chains are."""
-
-        def remembered(z: Tensor, known: Tensor | None = None) -> Tensor:
-            known = self.raw[j] if self.here else known
-            if known is None or z.requires_grad:
-                known = variance(z, known)
-            self.last[j] = known
-            return known
-
-        return remembered
+        """The decoder of voice j, which is not asked twice about a place."""
+        return _Remembered(self, variance, j)
 
     def watching(self, target: Target) -> Target:
-        """The target, which tells whether it is asked about where the chains are."""
+        """The target, which looks up what is known of the place that it is asked about."""
 
-        def factors(z: Tensor) -> Tensor:
-            # Also for a view of it that gradients are taken with respect to.
-            self.here = z.data_ptr() == self.z.data_ptr() and z.shape == self.z.shape
-            return target(z)
+        def looked_up(function: LogDensity | None) -> LogDensity | None:
+            def answer(z: Tensor) -> Tensor:
+                assert function is not None
+                self._look_up(z)
+                return function(z)
 
-        return Target(factors, target.reach)
+            return None if function is None else answer
+
+        factors = looked_up(target.factors)
+        assert factors is not None
+        return Target(factors, target.reach, looked_up(target.gradient), looked_up(target.finite))
+
+    def settle(self, z: Tensor, raw: Sequence[Tensor], free: Sequence[Tensor | None]) -> None:
+        """Where the chains are now; `free` arrays may be written into."""
+        self.z, self.raw, self.rooms = z, list(raw), list(free)
+        self.asked, self.last = self.z, list(self.raw)
+
+    def _look_up(self, z: Tensor) -> None:
+        # Both are held, so that nothing else comes to lie where they are; z may be a view of one for gradients.
+        if _same(z, self.z):
+            self.known = self.raw
+        elif _same(z, self.asked):
+            self.known = self.last
+        else:
+            self.known, self.asked = None, z.detach()
+            self.last = list(self.last)
+
+
+class _Remembered:
+    """A `Variance` that keeps what it says in a `_Memory`."""
+
+    def __init__(self, memory: _Memory, variance: Variance, j: int) -> None:
+        self.memory, self.variance, self.j = memory, variance, j
+
+    def __call__(self, z: Tensor, known: Tensor | None = None, room: Tensor | None = None, /) -> Tensor:
+        memory, j = self.memory, self.j
+        known = memory.known[j] if memory.known is not None else known
+        if known is None or z.requires_grad:
+            known = self.variance(z, known, memory.rooms[j] if room is None else room)
+        if memory.known is None:
+            memory.last[j] = known.detach()
+        return known
+
+    def back(self, z: Tensor, sigma: Tensor, outer: Tensor, /) -> Tensor:
+        return self.variance.back(z, sigma, outer)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 class Chains:
     """Chains that are decided upon together: those of one voice, or of several with their z_j side by side.
 
     `speeches` are the voices' models as targets should see them: where the chains are, and at the last proposal, what
-    the decoders say is remembered.
+    the decoders say is remembered. `scratch` is for these targets, of which a mean-field one keeps an array there for a
+    whole E-step.
     """
 
-    def __init__(self, voices: Sequence[Voice], kernel: Kernel) -> None:
-        self.voices, self.kernel = list(voices), kernel
+    def __init__(self, voices: Sequence[Voice], kernel: Kernel, scratch: Scratch) -> None:
+        self.voices, self.kernel, self.scratch = list(voices), kernel, scratch
         self.state: ChainState | None = None
         raw = [voice.raw for voice in voices]
-        memory = self._memory = _Memory(_side_by_side([voice.z for voice in voices]), raw, list(raw))
+        memory = self._memory = _Memory(_side_by_side([voice.z for voice in voices]), raw)
         self.speeches: list[Conditioned] = [
             voice.speech._replace(variance=memory.remembering(voice.speech.variance, j))
             for j, voice in enumerate(voices)
@@ -96,20 +130,20 @@ class Chains:
         """One move; which chains [R, ..., N] went."""
         assert self.state is not None
         self.state, info = self.kernel.step(self.target, self.state, generator)
-        self._memory.raw, self._memory.z = self._after(info), self.state.position
-        for voice, z, raw in zip(self.voices, self._parts(self._memory.z), self._memory.raw, strict=True):
-            voice.settle(z, raw)
-        return info.accepted
-
-    def _after(self, info: ChainInfo) -> list[Tensor]:
-        """sigma(z) after a move. Kernels ask for the density of their proposal last, so it is known by then."""
-        assert self.state is not None
+        memory, z = self._memory, self.state.position
+        parts = self._parts(z)
         if self.target.reach != (0, 0):
             # A move is several proposals, and a frame's sigma may depend on neighbours that moved later.
-            parts = self._parts(self.state.position)
-            return [voice.speech.variance(z) for voice, z in zip(self.voices, parts, strict=True)]
-        pairs = zip(self._memory.last, self._memory.raw, strict=True)
-        return [chosen(info.accepted, last.detach(), raw) for last, raw in pairs]
+            raw = [voice.speech.variance(part) for voice, part in zip(self.voices, parts, strict=True)]
+            memory.settle(z, raw, memory.rooms)
+        else:
+            # Kernels ask for their proposal last, so that sigma is known there by now.
+            pairs = zip(memory.last, memory.raw, strict=True)
+            found = [chosen(info.accepted, last, here) for last, here in pairs]
+            memory.settle(z, [here for here, _ in found], [free for _, free in found])
+        for voice, part, here in zip(self.voices, parts, memory.raw, strict=True):
+            voice.settle(part, here)
+        return info.accepted
 
     def _parts(self, z: Tensor) -> Sequence[Tensor]:
         return [z] if len(self.voices) == 1 else z.chunk(len(self.voices), -1)
@@ -129,35 +163,34 @@ def move(
     `target(k)` is what group k samples, given where the others are; it depends on them if `coupled`.
     """
     voices = [voice for group in groups for voice in group.voices]
-    draws: list[list[Tensor]] = [[] for _ in voices]
-    kept: list[list[Tensor]] = [[] for _ in voices]
     accepted = []
     for step in range(steps):
         for k, group in enumerate(groups):
             if step == 0 or (coupled and len(groups) > 1):
                 group.aim(target(k))
-            accepted.append(group.step(generator).float().mean(0))
+            accepted.append(group.step(generator))
         if step >= steps - keep:
-            for j, voice in enumerate(voices):
-                draws[j].append(voice.z)
-                kept[j].append(voice.raw)
-    for voice, places, variances in zip(voices, draws, kept, strict=True):
-        voice.keep(places, variances)
-    return torch.stack(accepted).mean(0)
+            for voice in voices:
+                voice.keep(step - (steps - keep), keep)
+    return torch.stack(accepted).to(voices[0].z.dtype).mean((0, 1))
 
 
-def chosen(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """`new` [R, ..., N, F] in the accepted frames [R, ..., N], `old` elsewhere, bit by bit.
+def chosen(accepted: Tensor, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor | None]:
+    """`new` [R, ..., N, F] in the accepted frames [R, ..., N], `old` elsewhere; and an array that nobody needs now.
 
-    On a processor `torch.where` takes twice as long as these three passes over the bits, which it does vectorise.
+    Where their number is `at_hand` the fewer frames are copied into the other's array, whose old contents are lost.
     """
-    if new.device.type != "cpu" or new.shape != old.shape:
-        return torch.where(accepted[..., None], new, old)
-    kind = BITS[new.element_size()]
-    mask = accepted[..., None].to(kind).neg_()  # all bits, or none
-    bits = new.view(kind) & mask
-    bits |= old.view(kind) & ~mask
-    return bits.view(new.dtype)
+    if new is old:
+        return old, None
+    if not at_hand(new) or new.shape != old.shape:
+        return torch.where(accepted[..., None], new, old), None
+    frames, bins = accepted.flatten(), new.shape[-1]
+    went, count = int(torch.count_nonzero(frames)), frames.numel()
+    most, few, rows = (new, old, ~frames) if 2 * went > count else (old, new, frames)
+    if 0 < went < count:
+        places = rows.nonzero()[:, 0]
+        most.view(-1, bins).index_copy_(0, places, few.view(-1, bins).index_select(0, places))
+    return most, few
 
 
 def _side_by_side(parts: Sequence[Tensor]) -> Tensor:

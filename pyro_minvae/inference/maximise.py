@@ -5,7 +5,7 @@ Arrays of [D, ..., N, F] are what this costs, so that each is gone over as few t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,14 +14,20 @@ from pyro_minvae.inference.voice import Voice
 from pyro_minvae.inference.wiener import mean_of, second_moment
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, mean_field_gain
 from pyro_minvae.models.noise import Nmf, Statistics
+from pyro_minvae.models.scratch import Scratch, cut, stretches_of
 
 
-def total_variance(noise: Tensor, gain: Tensor, sigma: Sequence[Tensor]) -> Tensor:
-    """sum_j g_j sigma_j + noise of gains [J, ..., N] and one draw of each source, J of [..., N, F]."""
-    total = torch.addcmul(noise, gain[0][..., None], sigma[0])
+def total_variance(noise: Tensor, gain: Tensor, sigma: Sequence[Tensor], out: Tensor) -> Tensor:
+    """sum_j g_j sigma_j + noise of gains [J, ..., N, 1] and one draw of each source, J of [..., N, F], in `out`."""
+    total = torch.addcmul(noise, gain[0], sigma[0], out=out)
     for own, other in zip(gain[1:], sigma[1:], strict=True):
-        total.addcmul_(own[..., None], other)
+        total.addcmul_(own, other)
     return total
+
+
+def _draws(sigma: Tensor, part: slice | None) -> Iterator[tuple[Tensor, ...]]:
+    """Draw by draw of [J, D, ..., N, F], that of every source in one part of the frames."""
+    return zip(*(cut(draws, part).unbind() for draws in sigma), strict=True)
 
 
 def harmonic_mean(kept: Tensor) -> Tensor:
@@ -30,40 +36,55 @@ def harmonic_mean(kept: Tensor) -> Tensor:
         return kept[:, 0]
     first, *others = kept.unbind(1)
     mean = first.reciprocal()
+    inverse = torch.empty_like(mean)
     for one in others:  # draw by draw, which stays in the processor's cache
-        mean += one.reciprocal()
+        mean += torch.reciprocal(one, out=inverse)
     return mean.div_(kept.shape[1]).reciprocal_()
 
 
-def marginal_statistics(sigma: Tensor, power: Tensor, gain: Tensor | None = None) -> Statistics:
+def marginal_statistics(
+    sigma: Tensor, power: Tensor, gain: Tensor | None = None, scratch: Scratch | None = None
+) -> Statistics:
     """The M-step's P = mean_r |x|^2 V^-2 and Q = mean_r V^-1 for V = sum_j g_j sigma_j [J, D, ..., N, F] + noise.
 
-    (derivations, eq. 6.18) `gain` is [J, ..., N]; None: 1.
+    (derivations, eq. 6.18) `gain` is [J, ..., N]; None: 1. Both lie in `scratch`.
     """
     gains = sigma.new_ones(len(sigma), *power.shape[:-1]) if gain is None else gain
+    scratch = scratch or Scratch()
 
     def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
-        first, *others = zip(*(draws.unbind() for draws in sigma), strict=True)
-        q = total_variance(noise, gains, first).reciprocal_()
-        p = q.square()
-        for one in others:  # draw by draw, which stays in the processor's cache
-            inverse = total_variance(noise, gains, one).reciprocal_()
-            q += inverse
-            p.addcmul_(inverse, inverse)
-        if others:
-            q /= 1 + len(others)
-            p /= 1 + len(others)
-        return p.mul_(power), q
+        whole = scratch("p", noise), scratch("q", noise)
+        for part in stretches_of(noise):
+            rest, level, (p, q) = (
+                cut(noise, part),
+                cut(gains[..., None], part),
+                (cut(one, part) for one in whole),
+            )
+            first, *others = _draws(sigma, part)
+            torch.square(total_variance(rest, level, first, q).reciprocal_(), out=p)
+            for one in others:
+                inverse = total_variance(rest, level, one, scratch("inverse", rest)).reciprocal_()
+                q += inverse
+                p.addcmul_(inverse, inverse)
+            if others:
+                q /= 1 + len(others)
+                p /= 1 + len(others)
+            p.mul_(cut(power, part))
+        return whole
 
     return statistics
 
 
-def mean_field_statistics(expected: Tensor) -> Statistics:
-    """P and Q of NMF on the expected noise power E|b|^2 [..., N, F] (derivations, eq. 6.30)."""
+def mean_field_statistics(expected: Tensor, scratch: Scratch | None = None) -> Statistics:
+    """P and Q of NMF on the expected noise power E|b|^2 [..., N, F] (derivations, eq. 6.30). Both lie in `scratch`."""
+    scratch = scratch or Scratch()
 
     def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
-        inverse = noise.reciprocal()
-        return (expected * inverse).mul_(inverse), inverse
+        p, q = scratch("p", noise), scratch("q", noise)
+        for part in stretches_of(noise):
+            inverse = torch.reciprocal(cut(noise, part), out=cut(q, part))
+            torch.mul(cut(expected, part), inverse, out=cut(p, part)).mul_(inverse)
+        return p, q
 
     return statistics
 
@@ -85,20 +106,30 @@ def within(statistics: Statistics, valid: Tensor | None) -> Statistics:
 
 
 def maximise_marginal(
-    noise: Nmf, gain: Tensor, kept: Tensor, power: Tensor, *, prior: GainPrior | None, valid: Tensor | None
+    noise: Nmf,
+    gain: Tensor,
+    kept: Tensor,
+    power: Tensor,
+    *,
+    prior: GainPrior | None,
+    valid: Tensor | None,
+    scratch: Scratch,
 ) -> Tensor:
     """Update the noise, then the gains [J, ..., N] one source after another (as they are without a prior)."""
-    noise.update(within(marginal_statistics(kept, power, gain), valid))
+    noise.update(within(marginal_statistics(kept, power, gain, scratch), valid))
     if prior is None:
         return gain
-    gain = gain.clone()
+    gain, variance = gain.clone(), noise.variance()
     for j in range(len(kept)):
         up, down = torch.zeros_like(gain[j]), torch.zeros_like(gain[j])
-        for draw in zip(*(draws.unbind() for draws in kept), strict=True):
-            q = total_variance(noise.variance(), gain, draw).reciprocal_()
-            own = gain_statistics(draw[j][None], q.square().mul_(power)[None], q[None])
-            up += own[0]
-            down += own[1]
+        for part in stretches_of(variance):
+            rest, level = cut(variance, part), cut(gain[..., None], part)
+            for draw in _draws(kept, part):
+                q = total_variance(rest, level, draw, scratch("q", rest)).reciprocal_()
+                p = torch.square(q, out=scratch("p", rest)).mul_(cut(power, part))
+                own = gain_statistics(draw[j][None], p[None], q[None])
+                for whole, one in zip((up, down), own, strict=True):
+                    cut(whole[..., None], part)[..., 0] += one
         draws = kept.shape[1]
         gain[j] = marginal_gain(gain[j], up / draws, down / draws, prior=prior)
     return gain
@@ -112,16 +143,35 @@ def maximise_mean_field(
     *,
     prior: GainPrior | None,
     valid: Tensor | None,
+    scratch: Scratch,
 ) -> Tensor:
     """Update the noise and the gains [J, ..., N] at q(s); `harmonic` [J, ..., N, F] is `harmonic_mean` of the draws."""
-    speech, before = gain[..., None] * harmonic, noise.variance()
-    total = speech.sum(0) + before if len(speech) > 1 else speech[0] + before
-    noise.update(within(mean_field_statistics(second_moment(before, total, power)), valid))
-    if prior is None:
-        return gain
-    # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).
-    level = second_moment(speech, total, power).div_(harmonic).sum(-1)
-    return mean_field_gain(level, power.shape[-1], prior)
+    before = noise.variance()
+    expected, level = scratch("expected", before), torch.empty_like(gain)
+    for part in stretches_of(before):
+        speech, total, x = *mean_field_variances(gain, harmonic, before, part, scratch), cut(power, part)
+        second_moment(cut(before, part), total, x, scratch=scratch, out=cut(expected, part))
+        if prior is not None:
+            # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).
+            moment = second_moment(speech, total, x, scratch=scratch, out=scratch("moment", speech))
+            cut(level[..., None], part)[..., 0] = moment.div_(cut(harmonic, part)).sum(-1)
+    noise.update(within(mean_field_statistics(expected, scratch), valid))
+    return gain if prior is None else mean_field_gain(level, power.shape[-1], prior)
+
+
+def mean_field_variances(
+    gain: Tensor, harmonic: Tensor, noise: Tensor, part: slice | None, scratch: Scratch
+) -> tuple[Tensor, Tensor]:
+    """gamma_j [J, ..., N, F], the variances of q(s)'s prior factors, and V = sum_j gamma_j + noise.
+
+    (derivations, eq. 6.25)
+
+    Of one part of the frames; both lie in `scratch`.
+    """
+    own, rest = cut(harmonic, part), cut(noise, part)
+    speech = torch.mul(cut(gain[..., None], part), own, out=scratch("speech", own))
+    together = speech.sum(0) if len(speech) > 1 else speech[0]
+    return speech, torch.add(together, rest, out=scratch("total", rest))
 
 
 def tail_ratio(

@@ -21,6 +21,7 @@ from pyro_minvae.inference.maximise import (
     harmonic_mean,
     maximise_marginal,
     maximise_mean_field,
+    mean_field_variances,
     tail_ratio,
 )
 from pyro_minvae.inference.samplers import make_kernel
@@ -31,6 +32,7 @@ from pyro_minvae.inference.wiener import masks, mean_of, second_moment
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.scratch import Scratch, cut, stretches_of
 
 
 class EMState(NamedTuple):
@@ -96,7 +98,7 @@ def mcem(
     config: Inference,
     generator: Randomness,
     valid: Tensor | None = None,
-    objective: bool = True,
+    watched: bool = True,
 ) -> Iterator[EMState]:
     """Monte-Carlo EM on the mixture's `power` [..., N, F]; `noise` is fitted in place.
 
@@ -106,8 +108,8 @@ def mcem(
     M-step updates W, H and, if `config.gain`, g. Each of these two stretches ends early by `config.tolerance`.
 
     Several recordings are a batch [B, N, F], padded to the longest one; `valid` [B, N] are the frames that exist
-    (None: all). With `Streams` as the generator each gets what it would get alone. Without `objective` it is not
-    computed, and NaN: nothing else than `config.tolerance` depends on it.
+    (None: all). With `Streams` as the generator each gets what it would get alone. States that are not `watched` cost
+    less: the objective is NaN (`config.tolerance` needs it), and `variances` and `noise` hold until the loop goes on.
 
     Raises:
         ValueError: if `config.keep` exceeds `config.steps`, there is no source, the sources' latent vectors differ in
@@ -122,7 +124,7 @@ def mcem(
         raise ValueError(f"expected latent vectors of one length, got lengths {lengths}")
     if valid is not None and any(source.model.coupled for source in sources):
         raise ValueError("expected independent frames in a padded batch, got a model that couples them")
-    engine = _Engine(sources, noise, power, config, generator, valid, objective)
+    engine = _Engine(sources, noise, power, config, generator, valid, watched)
     for stretch in stretches(config, is_mean_field(config, sources)):
         yield from until_settled(engine.run(stretch), config.tolerance)
 
@@ -138,16 +140,17 @@ class _Engine:
         config: Inference,
         generator: Randomness,
         valid: Tensor | None,
-        objective: bool = True,
+        watched: bool = True,
     ) -> None:
         self.noise, self.power, self.config, self.generator = noise, power, config, generator
-        self.objective = objective
+        self.watched = noise.lasting = watched
         self.padding = None if valid is None else valid.to(power)  # [..., N]
         self.valid = torch.ones_like(power[..., 0]) if self.padding is None else self.padding
         self.sources, self.iteration = sources, 0
         self.voices = [Voice(source, config.chains, power) for source in sources]
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
+        self.scratch = Scratch()
 
     def run(self, stretch: Stretch) -> Iterator[EMState]:
         """Iterations of one kind, from where chains, noise and gains are."""
@@ -163,7 +166,8 @@ class _Engine:
         self.groups = []
         for j in range(0, len(self.voices), size):
             kernel = make_kernel(config, _joined(self.sources[j : j + size]))
-            self.groups.append(Chains(self.voices[j : j + size], kernel))
+            scratch = self.scratch if size == len(self.voices) else Scratch()
+            self.groups.append(Chains(self.voices[j : j + size], kernel, scratch))
         # E|sqrt(g) s|^2 under the papers' q(s) [J, ..., N, F]: the mixture at first, then that of the last E-step.
         published = self.mean_field and config.mean_field == "published"
         self.moment = self.power.expand(len(self.voices), *self.power.shape) if published else None
@@ -193,7 +197,8 @@ class _Engine:
         self._gather()
         self.responsibility = self._responsibilities()
         self._maximise()
-        variances = self.gain[:, None, ..., None] * self.kept
+        room = None if self.watched else self.scratch("variances", self.kept)
+        variances = torch.mul(self.gain[:, None, ..., None], self.kept, out=room)
         weights = [w for w in self.responsibility if w is not None]
         return EMState(
             self.iteration,
@@ -201,7 +206,7 @@ class _Engine:
             variances,
             self.noise.variance(),
             self.gain,
-            self._objective(variances) if self.objective else math.nan,
+            self._objective(variances) if self.watched else math.nan,
             float((accepted * self.valid).sum() / self.valid.sum()),
             torch.stack(weights) if len(weights) == len(self.voices) else None,
             self.moment is not None,
@@ -224,9 +229,13 @@ class _Engine:
         group, noise = self.groups[k], self.noise.variance()
         scales = [self._scale(j) for j in range(len(self.voices))]
         if self.mean_field:
-            expected = self._moments([k])[0] if self.moment is None else self.moment[k]
+            expected = self._moment(k) if self.moment is None else self.moment[k]
             return mean_field_target(
-                group.speeches[0], scale=scales[k], expected=expected, weight=self.responsibility[k]
+                group.speeches[0],
+                scale=scales[k],
+                expected=expected,
+                weight=self.responsibility[k],
+                scratch=group.scratch,
             )
         own = [voice in group.voices for voice in self.voices]
         others = sum(
@@ -234,15 +243,23 @@ class _Engine:
             start=noise,
         )
         scales = [scale for scale, mine in zip(scales, own, strict=True) if mine]
-        return joint_target(group.speeches, scales=scales, others=others, power=self.power, prior=self.prior)
+        return joint_target(
+            group.speeches,
+            scales=scales,
+            others=others,
+            power=self.power,
+            prior=self.prior,
+            scratch=group.scratch,
+        )
 
-    def _moments(self, sources: Sequence[int]) -> list[Tensor]:
-        """E|sqrt(g) s_j|^2 [..., N, F] under q(s) of some sources."""
-        noise = self.noise.variance()
-        # gamma_j, the variance of q(s)'s prior factor (eq. 6.25)
-        speech = self.gain[..., None] * self.harmonic
-        total = speech.sum(0) + noise if len(speech) > 1 else speech[0] + noise
-        return [second_moment(speech[j], total, self.power) for j in sources]
+    def _moment(self, j: int) -> Tensor:
+        """E|sqrt(g) s_j|^2 [..., N, F] under q(s), in `scratch`."""
+        noise, scratch = self.noise.variance(), self.scratch
+        moment = scratch("expected", noise)
+        for part in stretches_of(noise):
+            speech, total = mean_field_variances(self.gain, self.harmonic, noise, part, scratch)
+            second_moment(speech[j], total, cut(self.power, part), scratch=scratch, out=cut(moment, part))
+        return moment
 
     def _scale(self, j: int) -> Tensor:
         """The factor g [..., N, 1] or g / w [..., N, F] on sigma(z_j)."""
@@ -253,15 +270,17 @@ class _Engine:
         """M-step: the noise, the gains, then the weights; none lowers the objective for the kept draws."""
         prior = self.gain_prior if self.config.gain and self.moment is None else None
         if self.moment is not None:
-            self.moment = torch.stack(self._moments(range(len(self.voices))))
-        if self.mean_field:
-            self.gain = maximise_mean_field(
-                self.noise, self.gain, self.harmonic, self.power, prior=prior, valid=self.padding
-            )
-        else:
-            self.gain = maximise_marginal(
-                self.noise, self.gain, self.kept, self.power, prior=prior, valid=self.padding
-            )
+            self.moment = torch.stack([self._moment(j).clone() for j in range(len(self.voices))])
+        maximise = maximise_mean_field if self.mean_field else maximise_marginal
+        self.gain = maximise(
+            self.noise,
+            self.gain,
+            self.harmonic if self.mean_field else self.kept,
+            self.power,
+            prior=prior,
+            valid=self.padding,
+            scratch=self.scratch,
+        )
         for j, voice in enumerate(self.voices):
             if voice.tails is not None:
                 ratio = tail_ratio(

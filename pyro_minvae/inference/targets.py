@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import Target
 from pyro_minvae.models.mixture import log_likelihood
+from pyro_minvae.models.scratch import Scratch, cut, stretches_of
 from pyro_minvae.models.speech import Conditioned
 
 
@@ -19,10 +21,11 @@ def joint_target(
     others: Tensor,
     power: Tensor,
     prior: float = 1.0,
+    scratch: Scratch | None = None,
 ) -> Target:
     """log p(z | x) up to a constant: sum_j log p(z_j | v_j) - sum_f [log V + |x|^2 / V], V = sum_j scale_j sigma_j + o.
 
-    (derivations, eq. 7.3; with `prior` kappa times the first sum, eq. 6.46)
+    (derivations, eq. 7.3; with `prior` kappa times the first sum, eq. 6.46; its gradient is eq. 11.22)
 
     z [..., N, J L] is all z_j of a frame side by side, so that one decision moves or leaves all of them.
 
@@ -32,21 +35,58 @@ def joint_target(
         others: variance o [..., N, F] of all else: noise and speakers whose z are not open.
         power: |x|^2 [..., N, F].
         prior: kappa, how many times log p(z_j | v_j) counts.
+        scratch: arrays to work in.
     """
 
-    def log_density(z: Tensor) -> Tensor:
+    scratch = scratch or Scratch()
+
+    def voices(z: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """z_j and sigma(z_j) of every speaker."""
         parts = [z] if len(speeches) == 1 else z.chunk(len(speeches), -1)
-        variance = others
-        for part, speech, scale in zip(parts, speeches, scales, strict=True):
-            variance = torch.addcmul(variance, scale, speech.variance(part))
-        density = log_likelihood(power, variance)
-        for part, speech in zip(parts, speeches, strict=True):
+        return [(part, speech.variance(part)) for part, speech in zip(parts, speeches, strict=True)]
+
+    @cache
+    def shape_with(sigma: torch.Size) -> torch.Size:
+        """Of V: several draws of others may meet a single z."""
+        return torch.broadcast_shapes(others.shape, sigma, *(scale.shape for scale in scales))
+
+    def log_density(z: Tensor) -> Tensor:
+        variance, found = others, voices(z)
+        tracked = any(sigma.requires_grad for _, sigma in found)
+        room = None if tracked else scratch("total", others, shape_with(found[0][1].shape))
+        for (_, sigma), scale in zip(found, scales, strict=True):
+            variance = torch.addcmul(variance, scale, sigma, out=room)
+        density = log_likelihood(power, variance, scratch)
+        for (part, _), speech in zip(found, speeches, strict=True):
             density = torch.add(density, speech.prior.log_prob(part), alpha=prior)
         return density
 
+    @torch.no_grad()
+    def gradient(z: Tensor) -> Tensor:
+        variance, found = others, voices(z)
+        shape = shape_with(found[0][1].shape)
+        total, slope = scratch("total", others, shape), scratch("slope", others, shape)
+        for (_, sigma), scale in zip(found, scales, strict=True):
+            variance = torch.addcmul(variance, scale, sigma, out=total)
+        torch.div(power, total, out=slope).sub_(1).div_(total)  # of the likelihood, by V
+        parts = []
+        for (part, sigma), scale, speech in zip(found, scales, speeches, strict=True):
+            own = speech.variance.back(part, sigma, torch.mul(slope, scale, out=total))
+            parts.append(own.add_(speech.prior.gradient(part), alpha=prior))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def finite(z: Tensor) -> Tensor:
+        first, *rest = (_finite(*voice) for voice in voices(z))
+        return sum(rest, start=first)
+
     # A decision by all speakers' factors has to wait for the widest of them.
     befores, afters = zip(*(speech.reach for speech in speeches), strict=True)
-    return Target(log_density, (max(befores), max(afters)))
+    return Target(log_density, (max(befores), max(afters)), gradient, finite)
+
+
+def _finite(z: Tensor, sigma: Tensor) -> Tensor:
+    """Numbers [..., N] that are not finite where z or sigma(z) is not."""
+    return z.square().sum(-1).add_(sigma.sum(-1))
 
 
 def marginal_target(
@@ -62,26 +102,41 @@ def marginal_target(
 
 
 def mean_field_target(
-    speech: Conditioned, *, scale: Tensor, expected: Tensor, weight: Tensor | None
+    speech: Conditioned,
+    *,
+    scale: Tensor,
+    expected: Tensor,
+    weight: Tensor | None,
+    scratch: Scratch | None = None,
 ) -> Target:
     """log q(z) up to a constant: E_q(alpha)[log p(z | alpha, v)] - sum_f [log v + E|sqrt(g) s|^2 / v], v = scale sigma.
 
-    (derivations, eqs. 6.27, 6.28 and 6.36)
+    (derivations, eqs. 6.27, 6.28 and 6.36; its gradient is eq. 11.23)
 
     Args:
         speech: the model of the speaker whose z is open, at its lips.
         scale: its gain g [..., N, 1], or g / w [..., N, F] with the weights of heavy-tailed speech.
         expected: E|sqrt(g) s|^2 [..., N, F] under q(s).
         weight: q(alpha = 1) [..., N], None where there is no alpha.
+        scratch: arrays to work in.
     """
-
+    scratch = scratch or Scratch()
     # v is not formed: log v = log scale + log sigma, and E / v = (E / scale) / sigma.
-    ratio = expected / scale
+    ratio = torch.div(expected, scale, out=scratch("expected", expected))
     bins = 1 if scale.shape == expected.shape else expected.shape[-1]
-    constant = bins * scale.log().sum(-1)
+    constant = cache(lambda: bins * scale.log().sum(-1))
 
     def log_density(z: Tensor) -> Tensor:
-        likelihood = log_likelihood(ratio, speech.variance(z)) - constant
+        likelihood = log_likelihood(ratio, speech.variance(z), scratch) - constant()
         return speech.prior.expected_log_prob(z, weight) + likelihood
 
-    return Target(log_density, speech.reach)
+    @torch.no_grad()
+    def gradient(z: Tensor) -> Tensor:
+        sigma = speech.variance(z)
+        slope = scratch("slope", sigma)
+        for part in stretches_of(sigma):
+            own = cut(sigma, part)
+            torch.div(cut(ratio, part), own, out=cut(slope, part)).sub_(1).div_(own)
+        return speech.variance.back(z, sigma, slope).add_(speech.prior.expected_gradient(z, weight))
+
+    return Target(log_density, speech.reach, gradient, lambda z: _finite(z, speech.variance(z)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_minvae.inference.wiener import mean_of
 from pyro_minvae.models.mixture import Source
+from pyro_minvae.models.scratch import Scratch
 
 
 class Voice:
@@ -24,24 +26,26 @@ class Voice:
         self.tails = torch.ones_like(power) if self.likelihood.weighted else None
         self.sigma = self.speech.variance(self.z)
         self.draws, self.kept = self.z, self.sigma
-        self._room: Tensor | None = None
+        self._scratch = Scratch()
 
     @property
     def raw(self) -> Tensor:
         """sigma(z), without the weights, of where the chains are."""
         return self.sigma if self.tails is None else self.sigma * self.tails
 
-    def keep(self, draws: list[Tensor], variances: list[Tensor]) -> None:
-        """The kept draws [R, ..., N, L] of an E-step and their sigma(z) [R, ..., N, F], moves in order."""
-        self.draws = joined(draws)
-        if len(variances) == 1:
-            (self.kept,) = variances
-        else:
-            # Fresh memory costs more than what is written into it: the same every time.
-            self._room = torch.cat(variances) if self._room is None else torch.cat(variances, out=self._room)
-            self.kept = self._room
-        if self.tails is not None:
-            self.kept = self.kept / self.tails
+    def keep(self, place: int, count: int) -> None:
+        """Where the chains are now is number `place` of the `count` draws that are kept of an E-step."""
+        if count == 1:
+            self.draws, self.kept = self.z, self.sigma
+            return
+        chains = len(self.z)
+        shapes = [(count * chains, *one.shape[1:]) for one in (self.z, self.sigma)]
+        if place == 0:
+            self.draws = self.z.new_empty(shapes[0])
+            self.kept = self._scratch("kept", self.sigma, shapes[1])
+        rows = slice(place * chains, (place + 1) * chains)
+        self.draws[rows] = self.z
+        self.kept[rows] = self.sigma
 
     def settle(self, z: Tensor, raw: Tensor) -> None:
         """Where the chains are now, and sigma(z) there."""
@@ -65,16 +69,10 @@ class Voice:
         E[p(alpha = 1 | z)] (eq. 6.10).
         """
         prior = self.speech.prior
-        if prior.weight is None:
+        if prior.logit is None:
             return None
         lips, audio = prior.densities
         ratio = audio(self.draws) - lips(self.draws)
-        logit = torch.logit(prior.weight)
         if mean_field:
-            return (logit + ratio.mean(0)).sigmoid()
-        return (logit + ratio).sigmoid().mean(0)
-
-
-def joined(parts: list[Tensor]) -> Tensor:
-    """Side by side along the first dimension; a single one is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+            return (prior.logit + mean_of(ratio)).sigmoid_()
+        return mean_of((prior.logit + ratio).sigmoid_())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+
 
 def masks(variances: Tensor, noise: Tensor) -> Tensor:
     """mean_r [ v_j / (sum_i v_i + WH) ]: variances [J, R, ..., N, F] and noise [..., N, F] to [J, ..., N, F].
@@ -13,20 +15,36 @@ def masks(variances: Tensor, noise: Tensor) -> Tensor:
 
     Each lies in [0, 1] and they sum to less than 1; the rest is the noise's.
     """
-    if len(variances) == 1:
-        # Reductions over a dimension of one are slow.
-        variances = variances[0]
-        return mean_of(variances / (variances + noise))[None]
-    return mean_of((variances / (variances.sum(0) + noise)).movedim(1, 0))
+    mean, scratch = torch.empty_like(variances[:, 0]), Scratch()
+    for part in stretches_of(noise):
+        rest, share = cut(noise, part), cut(mean, part)
+        for number, draw in enumerate(cut(variances, part).unbind(1)):
+            # Reductions over a dimension of one are slow.
+            speech = draw[0] if len(draw) == 1 else draw.sum(0)
+            total = torch.add(speech, rest, out=scratch("total", rest))
+            if number == 0:
+                torch.div(draw, total, out=share)
+            else:
+                share += torch.div(draw, total, out=scratch("share", draw))
+    return mean.div_(variances.shape[1])
 
 
-def second_moment(component: Tensor, total: Tensor, power: Tensor) -> Tensor:
+def second_moment(
+    component: Tensor,
+    total: Tensor,
+    power: Tensor,
+    *,
+    scratch: Scratch | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """E[|c|^2 | x] = (v / V)^2 |x|^2 + v (1 - v / V) for a component of variance v in a sum of variance V.
 
     (derivations, eq. 6.5)
+
+    It goes into `out`, by way of an array in `scratch`.
     """
-    share = component / total
-    return torch.addcmul(total, share, power).sub_(component).mul_(share)
+    share = torch.div(component, total, out=scratch("share", component) if scratch else None)
+    return torch.addcmul(total, share, power, out=out).sub_(component).mul_(share)
 
 
 def mean_of(values: Tensor) -> Tensor:

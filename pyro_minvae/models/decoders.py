@@ -6,14 +6,14 @@ To write a new one, subclass `SpectralDecoder` and answer `inputs`, or replace `
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_minvae.models.folded import LARGEST, folded
+from pyro_minvae.models.folded import LARGEST, Folded, folded
 from pyro_minvae.models.networks import layers
 from pyro_minvae.types import Visual
 
@@ -21,8 +21,36 @@ from pyro_minvae.types import Visual
 class Variance(Protocol):
     """sigma(z) [..., N, F] of z [..., N, L] alone."""
 
-    def __call__(self, z: Tensor, known: Tensor | None = None, /) -> Tensor:
-        """`known` is sigma(z), if somebody remembers it: then it may be the answer, or make gradients cheaper."""
+    def __call__(self, z: Tensor, known: Tensor | None = None, room: Tensor | None = None, /) -> Tensor:
+        """`known` is sigma(z), if somebody remembers it: then it may be the answer, or make gradients cheaper.
+
+        `room` may be written into: the answer may be it, if it has its shape.
+        """
+
+    def back(self, z: Tensor, sigma: Tensor, outer: Tensor, /) -> Tensor:
+        """The gradient of sum(outer sigma(z)) [..., N, L], where `sigma` is sigma(z) and no graph is wanted."""
+
+
+Network = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+
+
+class Decoding:
+    """`Variance` by a `network` of inputs that are made of z, which is asked as `Variance` is."""
+
+    def __init__(self, network: Network, inputs: Callable[[Tensor], Tensor]) -> None:
+        self.network, self.inputs = network, inputs
+
+    def __call__(self, z: Tensor, known: Tensor | None = None, room: Tensor | None = None, /) -> Tensor:
+        return self.network(self.inputs(z), known, room)
+
+    def back(self, z: Tensor, sigma: Tensor, outer: Tensor, /) -> Tensor:
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            if not isinstance(self.network, Folded):
+                return torch.autograd.grad(self(leaf, sigma), leaf, outer)[0]
+            inputs = self.inputs(leaf)
+        gradient = self.network.gradient(inputs.detach(), sigma, outer)
+        return gradient if inputs is leaf else torch.autograd.grad(inputs, leaf, gradient)[0]
 
 
 class SpectralDecoder(nn.Module):
@@ -60,18 +88,17 @@ class SpectralDecoder(nn.Module):
     def given(self, visual: Visual | None) -> Variance:
         """sigma(., v) at given lips, a function of z alone: what depends on the lips only is computed once."""
         if type(self).variance is not SpectralDecoder.variance:
-            return lambda z, known=None: self.variance(z, visual)
-        of_inputs = self._fixed()
-        return lambda z, known=None: of_inputs(self.inputs(z, visual), known)
+            return Decoding(lambda z, known, room: self.variance(z, visual), lambda z: z)
+        return Decoding(self._fixed(), lambda z: self.inputs(z, visual))
 
     def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
         """sigma_f(z): [..., N, L] to [..., N, F]."""
         return self._variance_of(self.inputs(z, visual))
 
-    def _variance_of(self, inputs: Tensor, known: Tensor | None = None) -> Tensor:
+    def _variance_of(self, inputs: Tensor, known: Tensor | None = None, room: Tensor | None = None) -> Tensor:
         return self.output(self.trunk(inputs)).clamp(max=LARGEST).exp() + self.floor
 
-    def _fixed(self) -> Variance:
+    def _fixed(self) -> Network:
         """`_variance_of` for weights that stay as they are, as quick as can be."""
         fast = None if torch.is_grad_enabled() else folded(self.trunk, self.output, self.floor)
         return self._variance_of if fast is None else fast
@@ -107,8 +134,8 @@ class LipDecoder(SpectralDecoder):
         return self._beside(z, self._embedded(visual))
 
     def given(self, visual: Visual | None) -> Variance:
-        embedded, of_inputs = self._embedded(visual), self._fixed()
-        return lambda z, known=None: of_inputs(self._beside(z, embedded), known)
+        embedded = self._embedded(visual)
+        return Decoding(self._fixed(), lambda z: self._beside(z, embedded))
 
     def _embedded(self, visual: Visual | None) -> Tensor | None:
         if visual is None:

@@ -54,15 +54,36 @@ def factors(distribution: TorchDistribution, z: Tensor) -> Tensor:
     return distribution.factors(z)
 
 
+def gradient_of(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """A function's values [..., N] and the gradient of their sum with respect to z [..., N, L], also in `no_grad`."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        values = function(leaf)
+        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    return values.detach(), gradient
+
+
+class Gaussian:
+    """log N(z; mean, diag scale^2) as a function of z [..., N, L]: what does not depend on z is computed once."""
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        self.mean, self.precision = mean, scale.reciprocal()
+        self.curvature = self.precision.square()
+        self.constant = -(scale.log().sum(-1) + 0.5 * scale.shape[-1] * math.log(2 * math.pi))
+
+    def __call__(self, z: Tensor) -> Tensor:
+        away = (z - self.mean) * self.precision
+        return torch.sub(self.constant, away.square().sum(-1), alpha=0.5)
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """-(z - mean) / scale^2 [..., N, L]."""
+        return (self.mean - z) * self.curvature
+
+
 def density(distribution: TorchDistribution) -> Callable[[Tensor], Tensor]:
-    """`factors` of z alone: what does not depend on z is computed once."""
+    """`factors` of z alone; a `Gaussian` where it is one."""
     parameters = gaussian_parameters(distribution)
-    if parameters is None:
-        return lambda z: factors(distribution, z)
-    mean, scale = parameters
-    precision = scale.reciprocal()
-    constant = -(scale.log().sum(-1) + 0.5 * scale.shape[-1] * math.log(2 * math.pi))
-    return lambda z: constant - 0.5 * ((z - mean) * precision).square().sum(-1)
+    return Gaussian(*parameters) if parameters is not None else lambda z: factors(distribution, z)
 
 
 def as_event(distribution: TorchDistribution, shape: Sequence[int]) -> TorchDistribution:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+
 # Above this the exponent is cut, so that sigma stays finite in single precision.
 LARGEST = 80.0
 
@@ -44,31 +46,60 @@ class Folded:
         self.bounded = bool((last.weight.clamp_min(0).sum(-1) + last.bias < self.limit).all())
         # Of the natural logarithm: what gradients go back through.
         self._back = last.weight / LOG2_E
+        self._scratch = Scratch()
+        self._seen: tuple[Tensor, list[Tensor]] = last.bias, []
 
-    def __call__(self, inputs: Tensor, known: Tensor | None = None) -> Tensor:
-        """sigma at the inputs; `known` is it, if somebody remembers it, and makes a gradient cheaper."""
+    def __call__(self, inputs: Tensor, known: Tensor | None = None, room: Tensor | None = None) -> Tensor:
+        """sigma at the inputs; `known` and `room` as for `decoders.Variance`."""
         if inputs.requires_grad and torch.is_grad_enabled():
             return _Tracked.apply(inputs, known, self)
-        return self.sigma(inputs) if known is None else known
+        return self.sigma(inputs, room) if known is None else known
 
-    def sigma(self, inputs: Tensor) -> Tensor:
+    def sigma(self, inputs: Tensor, room: Tensor | None = None) -> Tensor:
         """The way there, without a graph."""
-        values = functional.linear(self._activations(inputs.contiguous())[-1], *self.last)
-        if not self.bounded:
-            values = values.clamp_(max=self.limit)
-        return values.exp2_().add_(self.floor)
+        inputs = inputs.contiguous()
+        activations = self._activations(inputs)
+        # Held, so that nothing else comes to lie where the inputs are.
+        self._seen, hidden = (inputs, activations), activations[-1]
+        shape = (*inputs.shape[:-1], self.last.bias.shape[0])
+        if room is None or room.shape != shape:
+            room = inputs.new_empty(shape)
+        rows, hidden = room.view(-1, shape[-1]), hidden.view(-1, hidden.shape[-1])
+        for part in stretches_of(rows):
+            values = torch.addmm(self.last.bias, cut(hidden, part), self.last.weight.mT, out=cut(rows, part))
+            if not self.bounded:
+                values.clamp_(max=self.limit)
+            values.exp2_().add_(self.floor)
+        return room
 
     def gradient(self, inputs: Tensor, sigma: Tensor, outer: Tensor) -> Tensor:
         """The way back: d / d inputs of sum(outer sigma) [..., width]; it can be differentiated again."""
-        slope = (
-            (sigma - self.floor).mul_(outer) if not torch.is_grad_enabled() else (sigma - self.floor) * outer
-        )
-        if not self.bounded:
-            slope = torch.where(sigma - self.floor < 2.0**self.limit, slope, 0.0)
-        values = slope @ self._back
-        for layer, bend in zip(reversed(self.hidden), reversed(self._activations(inputs)), strict=True):
-            values = (values * (bend * (1 - bend))) @ layer.weight
+        if torch.is_grad_enabled():
+            values = self._through(sigma - self.floor, outer) @ self._back
+        else:
+            values = sigma.new_empty(*sigma.shape[:-1], self._back.shape[-1])
+            for part in stretches_of(sigma):
+                own = cut(sigma, part)
+                slope = torch.sub(own, self.floor, out=self._scratch("slope", own))
+                slope = self._through(slope, cut(outer, part), out=slope)
+                rows = cut(values, part)
+                torch.matmul(slope, self._back, out=rows) if part is None else rows.copy_(slope @ self._back)
+        activations = self._seen[1] if self._saw(inputs) else self._activations(inputs)
+        for layer, bend in zip(reversed(self.hidden), reversed(activations), strict=True):
+            values = torch.ops.aten.sigmoid_backward(values, bend) @ layer.weight
         return values
+
+    def _through(self, exponential: Tensor, outer: Tensor, out: Tensor | None = None) -> Tensor:
+        """Back through the power of two, which was cut off at its limit."""
+        if self.bounded:
+            return torch.mul(exponential, outer, out=out)
+        return torch.where(exponential < 2.0**self.limit, exponential * outer, 0.0)
+
+    def _saw(self, inputs: Tensor) -> bool:
+        """Whether these are the inputs that the way there was last asked about."""
+        seen = self._seen[0]
+        where = inputs.data_ptr(), inputs.shape, inputs.stride()
+        return not torch.is_grad_enabled() and where == (seen.data_ptr(), seen.shape, seen.stride())
 
     def _activations(self, inputs: Tensor) -> list[Tensor]:
         """What every hidden layer says."""

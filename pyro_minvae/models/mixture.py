@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_minvae.models.distributions import as_event
 from pyro_minvae.models.likelihood import ComplexGaussianPower
+from pyro_minvae.models.scratch import Scratch, cut, stretches_of
 from pyro_minvae.models.speech import SpeechModel, frame_plates
 from pyro_minvae.types import Visual
 
@@ -69,24 +70,29 @@ def _speech(source: Source, index: int, power: Tensor, event_dim: int) -> Tensor
     return variance if weight is None else variance / weight
 
 
-def log_likelihood(power: Tensor, variance: Tensor) -> Tensor:
+def log_likelihood(power: Tensor, variance: Tensor, scratch: Scratch | None = None) -> Tensor:
     """-sum_f [log V + |x|^2 / V]: [..., N, F] to [..., N] (derivations, eq. 6.3).
 
     Logarithms cost most, so that bins are multiplied in pairs before: V should lie within 1e-19 and 1e19 (in single
-    precision).
+    precision). Loops give it arrays to work in.
     """
-    return (
-        _LogLikelihood.apply(power, variance)
-        if variance.requires_grad
-        else _summed(power / variance, variance)
-    )
+    if variance.requires_grad:
+        return _LogLikelihood.apply(power, variance)
+    scratch, found = scratch or Scratch(), []
+    for part in stretches_of(variance):
+        own = cut(variance, part)
+        ratio = torch.div(cut(power, part), own, out=scratch("ratio", own))
+        found.append(_summed(ratio, own, scratch))
+    return found[0] if len(found) == 1 else torch.cat(found, -1)
 
 
-def _summed(ratio: Tensor, variance: Tensor) -> Tensor:
+def _summed(ratio: Tensor, variance: Tensor, scratch: Scratch) -> Tensor:
     """-sum_f [log V + `ratio`]."""
     bins = variance.shape[-1]
     half = bins // 2
-    log_total = (variance[..., :half] * variance[..., bins - half :]).log_().sum(-1)
+    pairs = scratch("pairs", variance, (*variance.shape[:-1], half))
+    torch.mul(variance[..., :half], variance[..., bins - half :], out=pairs)
+    log_total = pairs.log_().sum(-1)
     if bins % 2:
         log_total += variance[..., half].log()
     return log_total.add_(ratio.sum(-1)).neg_()
@@ -100,7 +106,7 @@ class _LogLikelihood(torch.autograd.Function):
         ratio = power / variance
         ctx.save_for_backward(power, variance)
         ctx.ratio = ratio
-        return _summed(ratio, variance)
+        return _summed(ratio, variance, Scratch())
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[None, Tensor]:

@@ -240,15 +240,43 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def elsewhere(patch: pytest.MonkeyPatch) -> None:
+    """Kernels go as on a device whose numbers Python would have to wait for."""
+    patch.setattr(blocked, "at_hand", lambda array: False)
+
+
 @pytest.mark.parametrize("reach", [(0, 0), (1, 0)])
 @pytest.mark.parametrize("name", EVERY)
-def test_steps_do_not_wait_for_the_device(name: str, reach: tuple[int, int]) -> None:
+def test_steps_do_not_wait_for_the_device(
+    name: str, reach: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(monkeypatch)
     kernel, target = EVERY[name](MEANS, SCALES), Target(gaussians, reach)
     state = kernel.init(target, MEANS.expand(5, 3, 2).contiguous())
     with NoWaiting():
         with pytest.raises(AssertionError):
             bool(state.position.sum() > 0)
         kernel.step(target, state, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("edge", [0.0, 50.0])
+@pytest.mark.parametrize("name", EVERY)
+def test_steps_are_the_same_whether_numbers_are_at_hand(
+    name: str, edge: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where some proposals have no density, as beyond an edge near the chains."""
+
+    def target(z: Tensor) -> Tensor:
+        return torch.where((z > MEANS + edge).any(-1), torch.nan, gaussians(z))
+
+    def run() -> list[Tensor]:
+        state, infos = walk(EVERY[name](MEANS, SCALES), target, (MEANS - 0.5).repeat(50, 1, 1), steps=4)
+        return [state.position, state.log_density, *(info.accepted for info in infos)]
+
+    here = run()
+    elsewhere(monkeypatch)
+    for one, other in zip(here, run(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_one_leapfrog_step_is_the_langevin_move() -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity, value_and_gradient
-from pyro_minvae.inference.kernels.blocked import advance, gradient_at
+from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity
+from pyro_minvae.inference.kernels.blocked import advance, known_gradient, start
 from pyro_minvae.inference.kernels.draws import Randomness
 
 
@@ -31,14 +31,13 @@ class MapAdam:
             raise ValueError(f"expected betas in [0, 1), got {self.betas}")
 
     def init(self, log_density: LogDensity, z: Tensor) -> ChainState:
-        factors, gradient = value_and_gradient(log_density, z)
-        return ChainState(z, factors, gradient, moments=torch.stack([torch.zeros_like(z)] * 2))
+        return start(log_density, z)._replace(moments=torch.stack([torch.zeros_like(z)] * 2))
 
     def step(
         self, log_density: LogDensity, state: ChainState, generator: Randomness | None = None
     ) -> tuple[ChainState, ChainInfo]:
         assert state.moments is not None
-        gradient, age, (first, second) = gradient_at(log_density, state), state.age + 1, self.betas
+        gradient, age, (first, second) = known_gradient(log_density, state), state.age + 1, self.betas
         mean = first * state.moments[0] + (1 - first) * gradient
         square = second * state.moments[1] + (1 - second) * gradient.square()
         move = self._move(mean / (1 - first**age), square / (1 - second**age))

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.draws import Randomness
+from pyro_minvae.models.distributions import gradient_of
 
 LogDensity = Callable[[Tensor], Tensor]
 Reach = tuple[int, int]
@@ -32,6 +33,8 @@ class Target:
 
     Args:
         factors: z [..., N, L] to phi [..., N], up to a constant; each leading index by itself.
+        gradient: z to that of the sum of the factors [..., N, L], in less time than torch takes; None: torch does it.
+        finite: z to numbers [..., N] that are finite where the factors are, in less time; None: the factors.
         reach: (before, after) in frames. (0, 0): frames are independent. An AR(1) prior with phi_n =
             log p(z_n | z_{n-1}) has (0, 1), a decoder that sees c frames on either side (c, c).
 
@@ -41,6 +44,8 @@ class Target:
 
     factors: LogDensity
     reach: Reach = (0, 0)
+    gradient: LogDensity | None = None
+    finite: LogDensity | None = None
 
     def __post_init__(self) -> None:
         if len(self.reach) != 2 or min(self.reach) < 0:
@@ -61,8 +66,9 @@ class FrameGaussian(NamedTuple):
 class ChainState(NamedTuple):
     """Where the chains are and what their next step needs.
 
-    Of `position` [..., N, L] the factors are `log_density` [..., N] and the gradient of their sum is `gradient`
-    [..., N, L] (None: unknown, or not wanted). `scale` [..., N] is the step size, `moments` [2, ..., N, L] are
+    Of `position` [..., N, L] the factors are `log_density` [..., N] (for kernels that compare no densities what
+    `finite_at` says) and the gradient of their sum is `gradient` [..., N, L] (None: unknown, or not wanted). `scale`
+    [..., N] is the step size, `moments` [2, ..., N, L] are
     Adam's, `proposal` is what an independence sampler draws from. `age` counts steps.
     """
 
@@ -109,17 +115,34 @@ def factors_at(log_density: LogDensity, z: Tensor) -> Tensor:
     return factors
 
 
-def value_and_gradient(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors [..., N] and the gradient of their sum with respect to z [..., N, L], also under `no_grad`.
+def gradient_at(log_density: LogDensity, z: Tensor) -> Tensor:
+    """The gradient of the sum of the factors with respect to z [..., N, L], also under `no_grad`.
 
-    Where the gradient is not finite it is 0: samplers may follow any fixed field, and a chain that starts where
-    the density is NaN has to get away from there.
+    Where it is not finite it is 0: samplers may follow any fixed field, and a chain that starts where the density is
+    NaN has to get away from there.
     """
-    with torch.enable_grad():
-        leaf = z.detach().requires_grad_()
-        factors = factors_at(log_density, leaf)
-        (gradient,) = torch.autograd.grad(factors.sum(), leaf)
-    return factors.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
+    closed = getattr(log_density, "gradient", None)
+    gradient = gradient_of(partial(factors_at, log_density), z)[1] if closed is None else closed(z)
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
+def value_and_gradient(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors [..., N], and the gradient as `gradient_at` has it."""
+    if getattr(log_density, "gradient", None) is not None:
+        return factors_at(log_density, z), gradient_at(log_density, z)
+    factors, gradient = gradient_of(partial(factors_at, log_density), z)
+    return factors, gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
+def finite_at(log_density: LogDensity, z: Tensor) -> Tensor:
+    """Numbers [..., N] that are finite where the factors are."""
+    finite = getattr(log_density, "finite", None)
+    return factors_at(log_density, z) if finite is None else finite(z)
+
+
+def at_hand(array: Tensor) -> bool:
+    """Whether Python learns a number of the array without waiting for a device: then steps may depend on it."""
+    return array.device.type == "cpu"
 
 
 def refresh(kernel: Kernel, log_density: LogDensity, state: ChainState) -> ChainState:

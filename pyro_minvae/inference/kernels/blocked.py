@@ -9,6 +9,7 @@ factors that it enters (derivations, sec. 11): Gibbs sampling with a Metropolis-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -22,7 +23,10 @@ from pyro_minvae.inference.kernels.base import (
     ChainState,
     LogDensity,
     Reach,
+    at_hand,
     factors_at,
+    finite_at,
+    gradient_at,
     reach_of,
     value_and_gradient,
 )
@@ -88,7 +92,8 @@ class BlockedKernel:
         def propose(state: ChainState, xi: Tensor, frames: Tensor | None) -> Proposal:
             return self.propose(log_density, state, xi, frames)
 
-        state, info = sweep(log_density, state, propose, generator)
+        adapting = state.age < self.warmup
+        state, info = sweep(log_density, state, propose, generator, probabilities=adapting)
         return self._adapt(state, info), info
 
     def propose(
@@ -99,16 +104,21 @@ class BlockedKernel:
 
     def _adapt(self, state: ChainState, info: ChainInfo) -> ChainState:
         age = state.age + 1
-        if age > self.warmup or state.scale is None or info.probability is None:
+        if state.scale is None or info.probability is None:
             return state._replace(age=age)
         change = RATE * age**-DECAY * (info.probability - self.target_acceptance)
         return state._replace(age=age, scale=state.scale * change.exp())
 
 
 def sweep(
-    log_density: LogDensity, state: ChainState, propose: Propose, generator: Randomness
+    log_density: LogDensity,
+    state: ChainState,
+    propose: Propose,
+    generator: Randomness,
+    *,
+    probabilities: bool = True,
 ) -> tuple[ChainState, ChainInfo]:
-    """One Metropolis-Hastings move of every frame, colour after colour."""
+    """One Metropolis-Hastings move of every frame, colour after colour; who asks for no `probabilities` gets None."""
     z, reach = state.position, reach_of(log_density)
     xi = normal(z, generator)
     # Each frame moves once in a sweep, so one draw for each suffices.
@@ -120,16 +130,14 @@ def sweep(
         accepted = threshold < ratio
         if frames is not None:
             accepted, ratio = accepted & frames, torch.where(frames, ratio, -torch.inf)
-        infos.append(ChainInfo(accepted, ratio.clamp_max(0.0).exp()))
+        infos.append(ChainInfo(accepted, ratio.clamp_max_(0.0).exp_() if probabilities else None))
         state = _settled(state, proposal, accepted, reach)
     if len(infos) == 1:
         return state, infos[0]
     # Each frame has its decision in one colour and zeros in the others.
     accepted = torch.stack([info.accepted for info in infos]).any(0)
-    probability = sum(
-        (i.probability for i in infos if i.probability is not None), torch.zeros_like(threshold)
-    )
-    return state, ChainInfo(accepted, probability)
+    found = [info.probability for info in infos if info.probability is not None]
+    return state, ChainInfo(accepted, torch.stack(found).sum(0) if found else None)
 
 
 def colours(reach: Reach, count: int, device: torch.device) -> list[Tensor | None]:
@@ -153,11 +161,14 @@ def windowed_sum(values: Tensor, before: int, after: int) -> Tensor:
     return pad(values, (before, after)).unfold(-1, before + after + 1, 1).sum(-1)
 
 
-def gradient_at(log_density: LogDensity, state: ChainState) -> Tensor:
+def known_gradient(log_density: LogDensity, state: ChainState) -> Tensor:
     """The gradient at the state's position, computed if it is not known."""
-    if state.gradient is not None:
-        return state.gradient
-    return value_and_gradient(log_density, state.position)[1]
+    return gradient_at(log_density, state.position) if state.gradient is None else state.gradient
+
+
+def start(log_density: LogDensity, z: Tensor) -> ChainState:
+    """What `advance` goes on from."""
+    return ChainState(z, finite_at(log_density, z), gradient_at(log_density, z))
 
 
 def advance(
@@ -166,25 +177,26 @@ def advance(
     """Go to z without asking for the density, unless it is not finite there and was where the chain is.
 
     For kernels that reject nothing else. Coupled frames go or stay together, so that the cache stays true. The gradient
-    at z is computed `ahead` with the density, or else by the next step, which saves it before a new target.
+    at z is computed `ahead`, or else by the next step, which saves it before a new target.
     """
-    gradient = None
-    if ahead:
-        factors, gradient = value_and_gradient(log_density, z)
-    else:
-        factors = factors_at(log_density, z)
-    finite, was_finite = factors.isfinite(), state.log_density.isfinite()
+    said = finite_at(log_density, z)
+    gradient = gradient_at(log_density, z) if ahead else None
+    everywhere = state._replace(position=z, log_density=said, gradient=gradient, age=state.age + 1)
+    if at_hand(z) and math.isfinite(float(said.sum())):
+        return everywhere, ChainInfo(torch.ones_like(said, dtype=torch.bool))
+    finite, was_finite = said.isfinite(), state.log_density.isfinite()
     if reach_of(log_density) != (0, 0):
-        finite = finite.all(-1, keepdim=True).expand(factors.shape)
+        finite = finite.all(-1, keepdim=True).expand(said.shape)
         was_finite = was_finite.all(-1, keepdim=True)
     moved = finite | ~was_finite
-    new = state._replace(
+    if gradient is not None:
+        gradient = only(moved, gradient, known_gradient(log_density, state))
+    new = everywhere._replace(
         position=only(moved, z, state.position),
-        log_density=torch.where(moved, factors, state.log_density),
-        gradient=None if gradient is None else only(moved, gradient, gradient_at(log_density, state)),
-        age=state.age + 1,
+        log_density=torch.where(moved, said, state.log_density),
+        gradient=gradient,
     )
-    return new, ChainInfo(moved, moved.to(factors.dtype))
+    return new, ChainInfo(moved)
 
 
 def _log_ratio(proposal: Proposal, current: Tensor, reach: Reach) -> Tensor:
@@ -197,9 +209,10 @@ def _log_ratio(proposal: Proposal, current: Tensor, reach: Reach) -> Tensor:
     proposed = proposal.log_density
     if reach == (0, 0):
         least = torch.finfo(proposed.dtype).min
-        change = proposed.nan_to_num(-torch.inf, -torch.inf, -torch.inf) - current.nan_to_num(
-            least, least, least
-        )
+        change = proposed.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        change.sub_(current.nan_to_num(least, least, least))
+        if isinstance(proposal.correction, float) and proposal.correction == 0:
+            return change
         return (change + proposal.correction).nan_to_num(-torch.inf, torch.inf, -torch.inf)
     possible, was_possible = proposed.isfinite(), current.isfinite()
     repaired = torch.where(was_possible, proposed - current, torch.inf)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import ChainState, LogDensity, value_and_gradient
-from pyro_minvae.inference.kernels.blocked import BlockedKernel, Proposal, gradient_at, only
+from pyro_minvae.inference.kernels.blocked import BlockedKernel, Proposal, known_gradient, only
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Hmc(BlockedKernel):
     ) -> Proposal:
         assert state.scale is not None
         step, z = state.scale[..., None], state.position
-        gradient = gradient_at(log_density, state)
+        gradient = known_gradient(log_density, state)
         factors, momentum = state.log_density, xi
         for _ in range(self.leapfrogs):
             momentum = momentum + 0.5 * step * gradient

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity, value_and_gradient
-from pyro_minvae.inference.kernels.blocked import advance, gradient_at
+from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity
+from pyro_minvae.inference.kernels.blocked import advance, known_gradient, start
 from pyro_minvae.inference.kernels.draws import Randomness, normal
 
 
@@ -29,15 +29,14 @@ class UnadjustedLangevin:
             raise ValueError(f"expected step_size > 0, got {self.step_size}")
 
     def init(self, log_density: LogDensity, z: Tensor) -> ChainState:
-        factors, gradient = value_and_gradient(log_density, z)
-        return ChainState(z, factors, gradient)
+        return start(log_density, z)
 
     def step(
         self, log_density: LogDensity, state: ChainState, generator: Randomness
     ) -> tuple[ChainState, ChainInfo]:
         z = state.position
         xi = normal(z, generator)
-        there = langevin_move(z, gradient_at(log_density, state), xi, self.step_size)
+        there = langevin_move(z, known_gradient(log_density, state), xi, self.step_size)
         # EM makes few moves under a target, so that the gradient after the last of them would be for nothing.
         return advance(log_density, state, there, ahead=False)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import ChainState, LogDensity, value_and_gradient
-from pyro_minvae.inference.kernels.blocked import BlockedKernel, Proposal, gradient_at, only
+from pyro_minvae.inference.kernels.blocked import BlockedKernel, Proposal, known_gradient, only
 from pyro_minvae.inference.kernels.langevin import langevin_move
 
 
@@ -30,7 +30,7 @@ class Mala(BlockedKernel):
         self, log_density: LogDensity, state: ChainState, xi: Tensor, frames: Tensor | None
     ) -> Proposal:
         assert state.scale is not None
-        step, gradient = state.scale[..., None], gradient_at(log_density, state)
+        step, gradient = state.scale[..., None], known_gradient(log_density, state)
         z = only(frames, langevin_move(state.position, gradient, xi, step), state.position)
         factors, there = value_and_gradient(log_density, z)
         back = xi + 0.5 * step * (gradient + there)

@@ -12,7 +12,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_minvae.models.distributions import density, normal, pick
+from pyro_minvae.models.distributions import Gaussian, density, gradient_of, normal, pick
 from pyro_minvae.models.networks import GaussianNetwork
 from pyro_minvae.types import Visual
 
@@ -24,13 +24,16 @@ class Components:
     """p(alpha) p(z | alpha, v) at given lips, for samplers: the networks have run, only z is open.
 
     `conditionals` are p(z | alpha, v) at index alpha (a single one where there is no alpha), `densities` their log
-    densities as functions of z, `weight` is p(alpha = 1) (None where there is no alpha).
+    densities as functions of z, `weight` is p(alpha = 1) and `logit` its logit (None where there is no alpha).
     """
 
     def __init__(self, conditionals: Sequence[TorchDistribution], weight: Tensor | None) -> None:
         self.conditionals, self.weight = tuple(conditionals), weight
         self.densities = [density(conditional) for conditional in conditionals]
+        gaussians = [one for one in self.densities if isinstance(one, Gaussian)]
+        self._gaussians = gaussians if len(gaussians) == len(self.densities) else None
         self._log_weights = None if weight is None else (torch.log1p(-weight), weight.log())
+        self.logit = None if weight is None else torch.logit(weight)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log sum_alpha p(alpha) p(z | alpha, v), exactly: [..., N, L] to [..., N].
@@ -52,6 +55,32 @@ class Components:
         if weight is None:
             return parts[0]
         return torch.lerp(parts[0], parts[1], weight)
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """Of the sum of `log_prob` [..., N, L]: sum_alpha p(alpha | z, v) grad log p(z | alpha, v).
+
+        (derivations, eq. 11.24)
+        """
+        if self._gaussians is None:
+            return gradient_of(self.log_prob, z)[1]
+        weight = None
+        if self.logit is not None:
+            lips, audio = (of_z(z) for of_z in self._gaussians)
+            weight = (audio - lips).add_(self.logit).sigmoid_()
+        return _mean_gradient(self._gaussians, z, weight)
+
+    def expected_gradient(self, z: Tensor, weight: Tensor | None) -> Tensor:
+        """Of the sum of `expected_log_prob` [..., N, L]."""
+        if self._gaussians is None:
+            return gradient_of(lambda z: self.expected_log_prob(z, weight), z)[1]
+        return _mean_gradient(self._gaussians, z, weight)
+
+
+def _mean_gradient(parts: Sequence[Gaussian], z: Tensor, weight: Tensor | None) -> Tensor:
+    """grad log p(z | alpha, v) [..., N, L], its mean for p(alpha = 1) = `weight` [..., N]."""
+    if weight is None:
+        return parts[0].gradient(z)
+    return torch.lerp(parts[0].gradient(z), parts[1].gradient(z), weight[..., None])
 
 
 class Prior(nn.Module):
