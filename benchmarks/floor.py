@@ -4,9 +4,10 @@ Counted are the matrix products of the decoder and of the noise model, the decod
 2 logistic(2 x) - 1) and powers of two (exp x = 2^(x log2 e)), the logarithms (of products of two bins), products,
 divisions and sums of the densities, the random numbers, the choice between old and new variances after a decision, and
 the M-step's passes over [N, F]: what the algorithm needs, in the quickest form that we know in this machine's library.
-The STFT is not, nor is anything of the size of z or smaller. Each operation is timed here by itself, at the shape that
-it has in the loop, with its operands in place and, at these sizes, mostly in the processor's cache; the best of many
-runs is its ceiling.
+The STFT is not, nor is anything of the size of z or smaller. Each operation is timed here by itself, at the shape of a
+whole recording, with its operands in place and, at these sizes, mostly in the caches; the best of many runs is its
+ceiling. On a machine that others use too, the best run of a few microseconds is one that nobody disturbed, while
+somebody always disturbs a loop of a second: the median of the same runs is what the operation usually costs there.
 """
 
 from __future__ import annotations
@@ -150,23 +151,23 @@ def _maximisation(enhancer: Enhancer, frames: int, marginal: int) -> list[Operat
     ]
 
 
-def best_seconds(call: Callable[[], object], *, least_s: float = 0.1, least_calls: int = 5) -> float:
-    """The shortest time of a call, over `least_s` seconds and `least_calls` calls at least."""
+def timed(call: Callable[[], object], *, least_s: float = 0.03, least_calls: int = 5) -> list[float]:
+    """The times of calls in seconds, of `least_s` seconds and `least_calls` calls at least."""
     call()
     times: list[float] = []
     while len(times) < least_calls or sum(times) < least_s:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return times
 
 
-def ceiling(kind: str, shape: tuple[int, ...]) -> float:
-    """Seconds of one operation at its best."""
+def seconds_of(kind: str, shape: tuple[int, ...]) -> list[float]:
+    """Of one operation, many times."""
     if kind == "matmul":
         m, k, n = shape
         a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
-        return best_seconds(lambda: torch.mm(a, b, out=c))
+        return timed(lambda: torch.mm(a, b, out=c))
     x, y, z = torch.rand(shape) + 0.5, torch.rand(shape) + 0.5, torch.empty(shape)
     # Sums are over the bins of a frame.
     rows = x[: len(x) // BINS * BINS].view(-1, BINS)
@@ -181,11 +182,11 @@ def ceiling(kind: str, shape: tuple[int, ...]) -> float:
         "sum": lambda: torch.sum(rows, -1),
         "normal": lambda: z.normal_(),
     }
-    return best_seconds(calls[kind])
+    return timed(calls[kind])
 
 
 def bandwidth(mebibytes: int = 256) -> float:
     """Bytes per second that a copy from memory to memory reads and writes."""
     a = torch.zeros(mebibytes * 2**18)
     b = torch.empty_like(a)
-    return 2 * 4 * a.numel() / best_seconds(lambda: b.copy_(a))
+    return 2 * 4 * a.numel() / min(timed(lambda: b.copy_(a), least_s=0.1))

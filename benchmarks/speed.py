@@ -2,17 +2,17 @@
 
 Real-time factor (processing over playing time) and peak memory against the length of a recording, the number of chains,
 of threads, and of blocks side by side; where the time goes (torch's profiler, by kind of operation); what this machine
-can do at best, and the loop's floor made of it (see `floor.py`). Recordings are made up, since time does not depend
-on what is said (but for `inference.tolerance`), so no data is needed. Every figure comes from a process of its own,
-whose first call, on one second of sound, does not count. On a machine that does other work too, the threads of one
-process wait for each other, and figures for more than one thread say nothing.
+can do at best and usually does, in turn with the loop, and the loop's floor made of it (see `floor.py`). Recordings are
+made up, since time does not depend on what is said (but for `inference.tolerance`), so no data is needed. Every figure
+comes from a process of its own, whose first call, on one second of sound, does not count. On a machine that does other
+work too, the threads of one process wait for each other, and figures for more than one thread say nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +99,29 @@ def share_table(found: dict[str, Any]) -> str:
 
 
 def floor_table(found: dict[str, Any]) -> str:
-    """Each operation at its best, their sum, and how far the enhancer is from it."""
-    lines, total = [], 0.0
+    """Each operation at its best and as it usually is, their sums, and how far the enhancer is from either."""
+    lines = []
+    totals = {"best_s": 0.0, "usual_s": 0.0}
     for one in found["operations"]:
-        seconds = one["calls"] * one["best_s"]
-        total += seconds
+        seconds = {name: one["calls"] * one[name] for name in totals}
+        totals = {name: total + seconds[name] for name, total in totals.items()}
         unit = "GFLOP/s" if one["kind"] == "matmul" else "million/s"
         rate = one["work"] / one["best_s"] / (1e9 if one["kind"] == "matmul" else 1e6)
         shape = " x ".join(str(size) for size in one["shape"])
-        lines.append([
-            f"{one['part']}: {one['kind']}", shape, one["calls"], f"{rate:,.0f} {unit}", f"{1000 * seconds:.1f}"
-        ])  # fmt: skip
-    lines.append(["floor", "", "", "", f"{1000 * total:.1f}"])
-    for name, seconds in (("EM loop", found["loop_s"]), ("all, with STFT and lips", found["took_s"])):
-        ratio = f"{seconds / total:.1f} times the floor"
-        lines.append([f"{name} ({ratio})", "", "", "", f"{1000 * seconds:.1f}"])
-    table = markdown(["operation", "shape", "calls", "at best", "ms"], lines)
+        label = f"{one['part']}: {one['kind']}"
+        lines.append([label, shape, one["calls"], f"{rate:,.0f} {unit}", *_milliseconds(seconds.values())])
+    lines.append(["floor", "", "", "", *_milliseconds(totals.values())])
+    loops = found["loop_best_s"], found["loop_s"]
+    lines.append(["EM loop", "", "", "", *_milliseconds(loops)])
+    ratios = [loop / total for loop, total in zip(loops, totals.values(), strict=True)]
+    lines.append(["EM loop, times the floor", "", "", "", *(f"{ratio:.1f}" for ratio in ratios)])
+    lines.append(["all, with STFT and lips", "", "", "", "", *_milliseconds([found["took_s"]])])
+    table = markdown(["operation", "shape", "calls", "at best", "ms at best", "ms usually"], lines)
     return f"{table}\n\nMemory: {found['bandwidth'] / 1e9:.1f} GB/s, a copy read and written."
+
+
+def _milliseconds(seconds: Iterable[float]) -> list[str]:
+    return [f"{1000 * one:.1f}" for one in seconds]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

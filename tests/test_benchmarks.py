@@ -140,7 +140,10 @@ def test_speed_prints_time_memory_shares_and_floor(folder: Path) -> None:
     sweeps, shares, floor = tables(printed)
     assert {"1 s", "0.5 s, chains: 2", "0.5 s, threads: 1", "2 x 0.5 s, side by side: 2"} <= set(sweeps)
     assert "matrix products" in shares
-    assert "floor" in floor
+    assert float(floor["EM loop"][-1]) >= float(floor["EM loop"][-2]) > 0
+    for column in (-1, -2):  # usually, and at best
+        ratio = float(floor["EM loop"][column]) / float(floor["floor"][column])
+        assert float(floor["EM loop, times the floor"][column]) == pytest.approx(ratio, rel=0.05, abs=0.06)
     (found,) = json.loads((folder / "speed.json").read_text())["systems"].values()
     assert found["length"][0]["lips"]
     assert found["length"][0]["peak_mib"] >= found["length"][0]["before_mib"] > 50
