@@ -21,7 +21,7 @@ from pyro_minvae.inference.kernels.base import ChainState, Kernel, LogDensity, T
 from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.models.decoders import Variance
-from pyro_minvae.models.scratch import Scratch
+from pyro_minvae.models.scratch import Scratch, same_place
 from pyro_minvae.models.speech import Conditioned
 
 
@@ -65,13 +65,12 @@ class _Memory:
 
     def _look_up(self, z: Tensor) -> None:
         # Both are held, so that nothing else comes to lie where they are; z may be a view of one for gradients.
-        if _same(z, self.z):
+        if same_place(z, self.z):
             self.known = self.raw
-        elif _same(z, self.asked):
+        elif same_place(z, self.asked):
             self.known = self.last
         else:
             self.known, self.asked = None, z.detach()
-            self.last = list(self.last)
 
 
 class _Remembered:
@@ -91,10 +90,6 @@ class _Remembered:
 
     def back(self, z: Tensor, sigma: Tensor, outer: Tensor, /) -> Tensor:
         return self.variance.back(z, sigma, outer)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 class Chains:
@@ -182,7 +177,8 @@ def chosen(accepted: Tensor, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor |
     """
     if new is old:
         return old, None
-    if not at_hand(new) or new.shape != old.shape:
+    lie = new.shape == old.shape and new.is_contiguous() and old.is_contiguous()
+    if not (lie and at_hand(new)):
         return torch.where(accepted[..., None], new, old), None
     frames, bins = accepted.flatten(), new.shape[-1]
     went, count = int(torch.count_nonzero(frames)), frames.numel()

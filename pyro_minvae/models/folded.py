@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+from pyro_minvae.models.scratch import Scratch, cut, same_place, stretches_of
 
 # Above this the exponent is cut, so that sigma stays finite in single precision.
 LARGEST = 80.0
@@ -47,7 +47,7 @@ class Folded:
         # Of the natural logarithm: what gradients go back through.
         self._back = last.weight / LOG2_E
         self._scratch = Scratch()
-        self._seen: tuple[Tensor, list[Tensor]] = last.bias, []
+        self._seen: tuple[Tensor, list[Tensor]] | None = None
 
     def __call__(self, inputs: Tensor, known: Tensor | None = None, room: Tensor | None = None) -> Tensor:
         """sigma at the inputs; `known` and `room` as for `decoders.Variance`."""
@@ -84,7 +84,7 @@ class Folded:
                 slope = self._through(slope, cut(outer, part), out=slope)
                 rows = cut(values, part)
                 torch.matmul(slope, self._back, out=rows) if part is None else rows.copy_(slope @ self._back)
-        activations = self._seen[1] if self._saw(inputs) else self._activations(inputs)
+        activations = self._seen_at(inputs) or self._activations(inputs)
         for layer, bend in zip(reversed(self.hidden), reversed(activations), strict=True):
             values = torch.ops.aten.sigmoid_backward(values, bend) @ layer.weight
         return values
@@ -95,11 +95,11 @@ class Folded:
             return torch.mul(exponential, outer, out=out)
         return torch.where(exponential < 2.0**self.limit, exponential * outer, 0.0)
 
-    def _saw(self, inputs: Tensor) -> bool:
-        """Whether these are the inputs that the way there was last asked about."""
-        seen = self._seen[0]
-        where = inputs.data_ptr(), inputs.shape, inputs.stride()
-        return not torch.is_grad_enabled() and where == (seen.data_ptr(), seen.shape, seen.stride())
+    def _seen_at(self, inputs: Tensor) -> list[Tensor] | None:
+        """The activations, if these are the inputs that the way there was last asked about and no graph is wanted."""
+        if self._seen is None or torch.is_grad_enabled() or not same_place(inputs, self._seen[0]):
+            return None
+        return self._seen[1]
 
     def _activations(self, inputs: Tensor) -> list[Tensor]:
         """What every hidden layer says."""

@@ -74,6 +74,7 @@ class Nmf:
     exponent = 0.5
     # Whether `variance` answers with a new array after every update, or with one that the next update writes over.
     lasting = True
+    _scratch: Scratch | None = None
     # W, A and the variance that belongs to them.
     _known: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -111,7 +112,6 @@ class Nmf:
             draw(*batch, rank, columns) * power.mean((-1, -2))[..., None, None].clamp_min(TINY) * bins / rank
         )
         self._normalise()
-        self._scratch = Scratch()
 
     @property
     def H(self) -> Tensor:  # noqa: N802 - the papers' letter
@@ -126,10 +126,12 @@ class Nmf:
         return self._known[2]
 
     def _product(self, name: str | None) -> Tensor:
-        """(W H)' in a new array, or in one of `_scratch` by its name."""
-        H, W = self.H.mT, self.W.mT
-        shape = (*W.shape[:-2], H.shape[-2], W.shape[-1])
-        return torch.matmul(H, W, out=self._scratch(name, W, shape) if name else None).clamp_min_(TINY)
+        """(W H)' in a new array, or in the one of that name."""
+        H, W, room = self.H.mT, self.W.mT, None
+        if name:
+            self._scratch = self._scratch or Scratch()
+            room = self._scratch(name, W, (*W.shape[:-2], H.shape[-2], W.shape[-1]))
+        return torch.matmul(H, W, out=room).clamp_min_(TINY)
 
     def update(self, statistics: Statistics) -> None:
         """One step of W, then one of A; neither lowers -mean_r sum [log V + |x|^2 / V] + log p(W, A).
@@ -231,7 +233,7 @@ def stack(models: Sequence[Model], frames: int) -> Model:
     if len({(type(model), model.W.shape, model.bumps is None) for model in models}) != 1:
         raise ValueError("expected models of one class, rank and number of bins")
     whole = copy.copy(models[0])
-    whole._scratch = Scratch()
+    whole._scratch = None
     lengths = [model.A.shape[-1] for model in models]
     columns = frames if whole.bumps is None else max(lengths)
     whole.W = torch.stack([model.W for model in models])

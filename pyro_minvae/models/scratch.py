@@ -51,3 +51,8 @@ def stretches_of(like: Tensor) -> list[slice | None]:
 def cut(array: Tensor, frames: slice | None) -> Tensor:
     """A stretch of an array's frames [..., N, F]."""
     return array if frames is None else array[..., frames, :]
+
+
+def same_place(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same numbers of the memory, as a tensor and a detached view of it are."""
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()

@@ -98,6 +98,23 @@ def test_accepted_frames_are_taken_bit_by_bit(
     assert chosen(accepted, found, found) == (found, None)
 
 
+@pytest.mark.parametrize("spread", ["new", "old"])
+def test_arrays_that_do_not_lie_in_a_row_are_not_written_into(spread: str) -> None:
+    """What a decoder of one's own answers may be somebody else's."""
+    new, old = torch.randn(2, 3, 10, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    if spread == "new":
+        new = new[:1, :1].expand(3, 10, 4)
+    else:
+        old = old[:1, :1].expand(3, 10, 4)
+    before = new.clone(), old.clone()
+    accepted = (torch.arange(30) % 3 == 0).view(3, 10)
+    found, free = chosen(accepted, new, old)
+    assert torch.equal(found, torch.where(accepted[..., None], new, old))
+    assert free is None
+    assert torch.equal(new, before[0])
+    assert torch.equal(old, before[1])
+
+
 def test_no_place_is_decoded_twice() -> None:
     """By value, gradient and finiteness of a target, where the chains are and where they were last to go."""
     decoder, asked = make_decoder("plain", latent=LATENT), []

@@ -2,8 +2,8 @@
 
 `init(log_density, z)` caches what the next step needs; `step(log_density, state, generator)` moves every frame of
 every chain once and returns the new state and what happened. Chains, recordings and whatever else comes in several
-copies are leading dimensions. For independent frames the last place whose density a step asks for is its proposal, so
-the caller knows by `info.accepted` what the target computed on the way for the new position.
+copies are leading dimensions. For independent frames the last place that a step asks the target about is its proposal,
+so the caller knows by `info.accepted` what the target computed on the way for the new position.
 
 To write a new kernel, write a frozen dataclass with these two methods. One that accepts or rejects subclasses
 `blocked.BlockedKernel` and answers `propose`; coupled frames, refusals and step sizes are then dealt with.
