@@ -14,7 +14,7 @@ from pyro_minvae.inference.voice import Voice
 from pyro_minvae.inference.wiener import mean_of, second_moment
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, mean_field_gain
 from pyro_minvae.models.noise import Nmf, Statistics
-from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+from pyro_minvae.models.scratch import Scratch, cut, tiles
 
 
 def total_variance(noise: Tensor, gain: Tensor, sigma: Sequence[Tensor], out: Tensor) -> Tensor:
@@ -54,12 +54,9 @@ def marginal_statistics(
 
     def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
         whole = scratch("p", noise), scratch("q", noise)
-        for part in stretches_of(noise):
-            rest, level, (p, q) = (
-                cut(noise, part),
-                cut(gains[..., None], part),
-                (cut(one, part) for one in whole),
-            )
+        for part in tiles(noise):
+            rest, level = cut(noise, part), cut(gains[..., None], part)
+            p, q = (cut(one, part) for one in whole)
             first, *others = _draws(sigma, part)
             torch.square(total_variance(rest, level, first, q).reciprocal_(), out=p)
             for one in others:
@@ -81,7 +78,7 @@ def mean_field_statistics(expected: Tensor, scratch: Scratch | None = None) -> S
 
     def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
         p, q = scratch("p", noise), scratch("q", noise)
-        for part in stretches_of(noise):
+        for part in tiles(noise):
             inverse = torch.reciprocal(cut(noise, part), out=cut(q, part))
             torch.mul(cut(expected, part), inverse, out=cut(p, part)).mul_(inverse)
         return p, q
@@ -122,7 +119,7 @@ def maximise_marginal(
     gain, variance = gain.clone(), noise.variance()
     for j in range(len(kept)):
         up, down = torch.zeros_like(gain[j]), torch.zeros_like(gain[j])
-        for part in stretches_of(variance):
+        for part in tiles(variance):
             rest, level = cut(variance, part), cut(gain[..., None], part)
             for draw in _draws(kept, part):
                 q = total_variance(rest, level, draw, scratch("q", rest)).reciprocal_()
@@ -148,7 +145,7 @@ def maximise_mean_field(
     """Update the noise and the gains [J, ..., N] at q(s); `harmonic` [J, ..., N, F] is `harmonic_mean` of the draws."""
     before = noise.variance()
     expected, level = scratch("expected", before), torch.empty_like(gain)
-    for part in stretches_of(before):
+    for part in tiles(before):
         speech, total, x = *mean_field_variances(gain, harmonic, before, part, scratch), cut(power, part)
         second_moment(cut(before, part), total, x, scratch=scratch, out=cut(expected, part))
         if prior is not None:

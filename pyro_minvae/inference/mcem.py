@@ -32,7 +32,7 @@ from pyro_minvae.inference.wiener import masks, mean_of, second_moment
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source, log_likelihood
 from pyro_minvae.models.noise import Nmf
-from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+from pyro_minvae.models.scratch import Scratch, cut, tiles
 
 
 class EMState(NamedTuple):
@@ -256,7 +256,7 @@ class _Engine:
         """E|sqrt(g) s_j|^2 [..., N, F] under q(s), in `scratch`."""
         noise, scratch = self.noise.variance(), self.scratch
         moment = scratch("expected", noise)
-        for part in stretches_of(noise):
+        for part in tiles(noise):
             speech, total = mean_field_variances(self.gain, self.harmonic, noise, part, scratch)
             second_moment(speech[j], total, cut(self.power, part), scratch=scratch, out=cut(moment, part))
         return moment

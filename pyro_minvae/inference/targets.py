@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import Target
 from pyro_minvae.models.mixture import log_likelihood
-from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+from pyro_minvae.models.scratch import Scratch, cut, tiles
 from pyro_minvae.models.speech import Conditioned
 
 
@@ -134,7 +134,7 @@ def mean_field_target(
     def gradient(z: Tensor) -> Tensor:
         sigma = speech.variance(z)
         slope = scratch("slope", sigma)
-        for part in stretches_of(sigma):
+        for part in tiles(sigma):
             own = cut(sigma, part)
             torch.div(cut(ratio, part), own, out=cut(slope, part)).sub_(1).div_(own)
         return speech.variance.back(z, sigma, slope).add_(speech.prior.expected_gradient(z, weight))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+from pyro_minvae.models.scratch import Scratch, cut, tiles
 
 
 def masks(variances: Tensor, noise: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def masks(variances: Tensor, noise: Tensor) -> Tensor:
     Each lies in [0, 1] and they sum to less than 1; the rest is the noise's.
     """
     mean, scratch = torch.empty_like(variances[:, 0]), Scratch()
-    for part in stretches_of(noise):
+    for part in tiles(noise):
         rest, share = cut(noise, part), cut(mean, part)
         for number, draw in enumerate(cut(variances, part).unbind(1)):
             # Reductions over a dimension of one are slow.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_minvae.models.scratch import Scratch, cut, same_place, stretches_of
+from pyro_minvae.models.scratch import Scratch, cut, same_place, tiles
 
 # Above this the exponent is cut, so that sigma stays finite in single precision.
 LARGEST = 80.0
@@ -65,7 +65,7 @@ class Folded:
         if room is None or room.shape != shape:
             room = inputs.new_empty(shape)
         rows, hidden = room.view(-1, shape[-1]), hidden.view(-1, hidden.shape[-1])
-        for part in stretches_of(rows):
+        for part in tiles(rows):
             values = torch.addmm(self.last.bias, cut(hidden, part), self.last.weight.mT, out=cut(rows, part))
             if not self.bounded:
                 values.clamp_(max=self.limit)
@@ -78,7 +78,7 @@ class Folded:
             values = self._through(sigma - self.floor, outer) @ self._back
         else:
             values = sigma.new_empty(*sigma.shape[:-1], self._back.shape[-1])
-            for part in stretches_of(sigma):
+            for part in tiles(sigma):
                 own = cut(sigma, part)
                 slope = torch.sub(own, self.floor, out=self._scratch("slope", own))
                 slope = self._through(slope, cut(outer, part), out=slope)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_minvae.models.distributions import as_event
 from pyro_minvae.models.likelihood import ComplexGaussianPower
-from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+from pyro_minvae.models.scratch import Scratch, cut, tiles
 from pyro_minvae.models.speech import SpeechModel, frame_plates
 from pyro_minvae.types import Visual
 
@@ -79,7 +79,7 @@ def log_likelihood(power: Tensor, variance: Tensor, scratch: Scratch | None = No
     if variance.requires_grad:
         return _LogLikelihood.apply(power, variance)
     scratch, found = scratch or Scratch(), []
-    for part in stretches_of(variance):
+    for part in tiles(variance):
         own = cut(variance, part)
         ratio = torch.div(cut(power, part), own, out=scratch("ratio", own))
         found.append(_summed(ratio, own, scratch))

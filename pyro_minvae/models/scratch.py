@@ -1,7 +1,7 @@
 """How loops treat arrays of [..., N, F]: written again and again, and gone over a few frames at a time.
 
 Fresh memory costs more than what is written into it, and an array that does not stay in the processor's cache between
-one pass over it and the next costs twice as much a pass.
+one pass over it and the next costs more than twice as much a pass.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Frames of some 500 numbers that several passes in a row find in the caches, for each thread.
-TOGETHER = 256
+TILE = 256
 
 
 class Scratch:
@@ -33,15 +33,15 @@ class Scratch:
         return found
 
 
-def stretches_of(like: Tensor) -> list[slice | None]:
-    """Stretches of the frames of an array [..., N, F] to go over one by one; [None], all, if there are few.
+def tiles(like: Tensor) -> list[slice | None]:
+    """Runs of frames of an array [..., N, F] to go over one by one; [None], all, if there are few.
 
     Elsewhere than on a processor one pass over all is best.
     """
     if like.dim() < 2 or like.device.type != "cpu":
         return [None]
     frames, bins = like.shape[-2:]
-    numbers, most = like.numel(), TOGETHER * torch.get_num_threads() * bins
+    numbers, most = like.numel(), TILE * torch.get_num_threads() * bins
     if numbers <= most:
         return [None]
     size = -(-frames // -(-numbers // most))
@@ -49,7 +49,7 @@ def stretches_of(like: Tensor) -> list[slice | None]:
 
 
 def cut(array: Tensor, frames: slice | None) -> Tensor:
-    """A stretch of an array's frames [..., N, F]."""
+    """A tile of an array [..., N, F]."""
     return array if frames is None else array[..., frames, :]
 
 

@@ -1,4 +1,4 @@
-"""The engine's own arrays: used again, gone over in stretches, and never seen to be so from outside."""
+"""The engine's own arrays: used again, gone over in tiles, and never seen to be so from outside."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def test_a_few_frames_at_a_time_are_as_good_as_all(
     """Also for draws of several chains, and filters of them."""
     scene = wide(draw_scene(kinds))
     config = settings(kernel=kernel, e_step=e_step, step_size=0.1, chains=2, iterations=3)
-    assert scratch.stretches_of(scene.power) == [None]
+    assert scratch.tiles(scene.power) == [None]
     whole = run(scene, config)
-    monkeypatch.setattr(scratch, "TOGETHER", 7)
-    assert len(scratch.stretches_of(scene.power)) > 1
+    monkeypatch.setattr(scratch, "TILE", 7)
+    assert len(scratch.tiles(scene.power)) > 1
     for one, other in zip(whole, run(scene, config), strict=True):
         for name in ("draws", "variances", "noise", "gain"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_minvae.models import scratch as module
-from pyro_minvae.models.scratch import Scratch, cut, stretches_of
+from pyro_minvae.models.scratch import Scratch, cut, tiles
 
 
 def test_a_name_is_one_array_of_each_shape() -> None:
@@ -22,22 +22,22 @@ def test_a_name_is_one_array_of_each_shape() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (7, 5), (8, 5), (2, 9, 5), (3, 2, 4, 5), (0, 5), (4, 0)])
-def test_stretches_cover_every_frame_once(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TOGETHER", 2)
+def test_tiles_cover_every_frame_once(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TILE", 2)
     array = torch.zeros(shape)
-    for part in stretches_of(array):
+    for part in tiles(array):
         cut(array, part).add_(1)
     assert torch.equal(array, torch.ones(shape))
 
 
-def test_stretches_are_as_long_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TOGETHER", 4)
+def test_tiles_are_as_long_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TILE", 4)
     threads = torch.get_num_threads()
     many = torch.zeros(9 * threads, 5)
-    sizes = [len(cut(many, part)) for part in stretches_of(many)]
+    sizes = [len(cut(many, part)) for part in tiles(many)]
     assert len(sizes) == 3
     assert max(sizes) <= 4 * threads
-    assert stretches_of(torch.zeros(4 * threads, 5)) == [None]
-    assert len(stretches_of(torch.zeros(2, 4 * threads, 5))) == 2
-    assert stretches_of(torch.zeros(5)) == [None]
-    assert stretches_of(torch.zeros(99 * threads, 5, device="meta")) == [None]
+    assert tiles(torch.zeros(4 * threads, 5)) == [None]
+    assert len(tiles(torch.zeros(2, 4 * threads, 5))) == 2
+    assert tiles(torch.zeros(5)) == [None]
+    assert tiles(torch.zeros(99 * threads, 5, device="meta")) == [None]
