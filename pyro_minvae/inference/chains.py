@@ -21,7 +21,7 @@ from pyro_minvae.inference.kernels.base import ChainState, Kernel, LogDensity, T
 from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.models.decoders import Variance
-from pyro_minvae.models.scratch import Scratch, same_place
+from pyro_minvae.models.scratch import Scratch, joined, same_place
 from pyro_minvae.models.speech import Conditioned
 
 
@@ -104,7 +104,7 @@ class Chains:
         self.voices, self.kernel, self.scratch = list(voices), kernel, scratch
         self.state: ChainState | None = None
         raw = [voice.raw for voice in voices]
-        memory = self._memory = _Memory(_side_by_side([voice.z for voice in voices]), raw)
+        memory = self._memory = _Memory(joined([voice.z for voice in voices], -1), raw)
         self.speeches: list[Conditioned] = [
             voice.speech._replace(variance=memory.remembering(voice.speech.variance, j))
             for j, voice in enumerate(voices)
@@ -187,8 +187,3 @@ def chosen(accepted: Tensor, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor |
         places = rows.nonzero()[:, 0]
         most.view(-1, bins).index_copy_(0, places, few.view(-1, bins).index_select(0, places))
     return most, few
-
-
-def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
-    """[..., N, L] of each to [..., N, J L]."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)

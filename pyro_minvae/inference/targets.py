@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_minvae.inference.kernels.base import Target
 from pyro_minvae.models.mixture import log_likelihood
-from pyro_minvae.models.scratch import Scratch, cut, tiles
+from pyro_minvae.models.scratch import Scratch, cut, joined, tiles
 from pyro_minvae.models.speech import Conditioned
 
 
@@ -73,7 +73,7 @@ def joint_target(
         for (part, sigma), scale, speech in zip(found, scales, speeches, strict=True):
             own = speech.variance.back(part, sigma, torch.mul(slope, scale, out=total))
             parts.append(own.add_(speech.prior.gradient(part), alpha=prior))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return joined(parts, -1)
 
     def finite(z: Tensor) -> Tensor:
         first, *rest = (_finite(*voice) for voice in voices(z))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_minvae.models.scratch import Scratch, cut, same_place, tiles
+from pyro_minvae.models.scratch import Scratch, cut, joined, same_place, tiles
 
 # Above this the exponent is cut, so that sigma stays finite in single precision.
 LARGEST = 80.0
@@ -77,13 +77,13 @@ class Folded:
         if torch.is_grad_enabled():
             values = self._through(sigma - self.floor, outer) @ self._back
         else:
-            values = sigma.new_empty(*sigma.shape[:-1], self._back.shape[-1])
+            found = []
             for part in tiles(sigma):
                 own = cut(sigma, part)
                 slope = torch.sub(own, self.floor, out=self._scratch("slope", own))
                 slope = self._through(slope, cut(outer, part), out=slope)
-                rows = cut(values, part)
-                torch.matmul(slope, self._back, out=rows) if part is None else rows.copy_(slope @ self._back)
+                found.append(slope @ self._back)
+            values = joined(found, -2)
         activations = self._seen_at(inputs) or self._activations(inputs)
         for layer, bend in zip(reversed(self.hidden), reversed(activations), strict=True):
             values = torch.ops.aten.sigmoid_backward(values, bend) @ layer.weight

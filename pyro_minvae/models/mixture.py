@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_minvae.models.distributions import as_event
 from pyro_minvae.models.likelihood import ComplexGaussianPower
-from pyro_minvae.models.scratch import Scratch, cut, tiles
+from pyro_minvae.models.scratch import Scratch, cut, joined, tiles
 from pyro_minvae.models.speech import SpeechModel, frame_plates
 from pyro_minvae.types import Visual
 
@@ -83,7 +83,7 @@ def log_likelihood(power: Tensor, variance: Tensor, scratch: Scratch | None = No
         own = cut(variance, part)
         ratio = torch.div(cut(power, part), own, out=scratch("ratio", own))
         found.append(_summed(ratio, own, scratch))
-    return found[0] if len(found) == 1 else torch.cat(found, -1)
+    return joined(found, -1)
 
 
 def _summed(ratio: Tensor, variance: Tensor, scratch: Scratch) -> Tensor:

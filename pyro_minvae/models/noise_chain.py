@@ -67,7 +67,7 @@ class ChainNmf(Nmf):
         """log p(W) + log p(A) as in the class's formula [...]."""
         s, log_step = self.strength, self._log_steps()
         terms = s * (log_step - log_step.exp()) + (s * math.log(s) - math.lgamma(s))
-        return super().log_prior() + (terms * (self._links()[..., 1:-1] > 0)).sum((-1, -2))
+        return super().log_prior() + (terms * (self._links()[..., None, 1:-1] > 0)).sum((-1, -2))
 
     def sites(self) -> Tensor:
         """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, improper: condition on it to sample, and
@@ -106,7 +106,6 @@ class ChainNmf(Nmf):
         key = self.A.shape, self.live
         if self._known_sides is None or self._known_sides[0] != key[0] or self._known_sides[1] is not key[1]:
             links, found = self._links(), []
-            links = links if links.dim() == 1 else links[..., 0, :]  # [M + 1] or [..., M + 1]
             for k in (0, 1):
                 before, after = links[..., k:-1:2, None], links[..., k + 1 :: 2, None]
                 found.append(_Links(before, after, slopes(before - after)))
@@ -114,7 +113,7 @@ class ChainNmf(Nmf):
         return self._known_sides[2]
 
     def _links(self) -> Tensor:
-        """s between neighbours and 0 at the ends, [M + 1], or [..., 1, M + 1] in a padded batch."""
+        """s between neighbours and 0 at the ends, [M + 1], or [..., M + 1] in a padded batch."""
         if self.live is None:
             return pad(self.A.new_full((self.A.shape[-1] - 1,), self.strength), (1, 1))
-        return pad(self.strength * self.live[..., None, 1:].to(self.A), (1, 1))
+        return pad(self.strength * self.live[..., 1:].to(self.A), (1, 1))

@@ -53,6 +53,11 @@ def cut(array: Tensor, frames: slice | None) -> Tensor:
     return array if frames is None else array[..., frames, :]
 
 
+def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Side by side along a dimension; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
 def same_place(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same numbers of the memory, as a tensor and a detached view of it are."""
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
