@@ -13,7 +13,7 @@ somebody always disturbs a loop of a second: the median of the same runs is what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -116,8 +116,16 @@ def operations(enhancer: Enhancer, frames: int, *, lips: bool) -> list[Operation
         Operation("choice", "fma", (rows * bins,), steps if need.densities else 0),
         Operation("proposals", "normal", (rows * latent,), 0 if config.kernel == "map" else steps),
     ]
-    found += _maximisation(enhancer, frames, marginal)
+    found += _start(enhancer, frames, layers) + _maximisation(enhancer, frames, marginal)
     return [operation for operation in found if operation.calls]
+
+
+def _start(enhancer: Enhancer, frames: int, decoder: Sequence[tuple[int, int]]) -> list[Operation]:
+    """The networks of guide and prior, once each, and the decoder where the chains begin."""
+    model, guide = enhancer.trained.model, enhancer.trained.guide
+    linear = [one for part in (guide, model.prior) for one in part.modules() if isinstance(one, nn.Linear)]
+    sizes = [*((one.in_features, one.out_features) for one in linear), *decoder]
+    return [Operation("start", "matmul", (frames, i, o), 1) for i, o in sizes]
 
 
 def _maximisation(enhancer: Enhancer, frames: int, marginal: int) -> list[Operation]:

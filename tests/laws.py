@@ -96,7 +96,7 @@ def make_prior(kind: str, *, latent: int = 3, seed: int = 0, guide: Guide | None
         "mixture": lambda: MixturePrior(latent),
         "visual": lambda: VisualPrior(latent, visual_network(FEATURES, latent, layers)),
         "visual-mixture": lambda: VisualMixturePrior(latent, visual_network(FEATURES, latent, layers)),
-        "vamp": lambda: VampPrior(lambda s, v: through.posteriors(s, v)[0], 4, BINS, FEATURES),
+        "vamp": lambda: VampPrior(lambda s, v: through.to(s.dtype).posteriors(s, v)[0], 4, BINS, FEATURES),
         "ar1": lambda: Ar1Prior(latent),
         "random-walk": lambda: RandomWalkPrior(latent),
     }

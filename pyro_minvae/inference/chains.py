@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pyro_minvae.fused import chains as fused
 from pyro_minvae.inference.kernels.base import ChainState, Kernel, LogDensity, Target, at_hand, refresh
 from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.voice import Voice
@@ -153,7 +154,7 @@ def move(
     keep: int,
     coupled: bool,
 ) -> Tensor:
-    """An E-step's `steps` moves, of which the last `keep` are kept; the share of accepted proposals [..., N].
+    """An E-step's `steps` moves, of which the last `keep` are kept; which proposals were accepted [S, R, ..., N].
 
     `target(k)` is what group k samples, given where the others are; it depends on them if `coupled`.
     """
@@ -167,7 +168,7 @@ def move(
         if step >= steps - keep:
             for voice in voices:
                 voice.keep(step - (steps - keep), keep)
-    return torch.stack(accepted).to(voices[0].z.dtype).mean((0, 1))
+    return accepted[0][None] if len(accepted) == 1 else torch.stack(accepted)
 
 
 def chosen(accepted: Tensor, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -180,6 +181,9 @@ def chosen(accepted: Tensor, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor |
     lie = new.shape == old.shape and new.is_contiguous() and old.is_contiguous()
     if not (lie and at_hand(new)):
         return torch.where(accepted[..., None], new, old), None
+    moved = fused.exchange(accepted, new, old)
+    if moved is not None:
+        return (new, old) if moved else (old, new)
     frames, bins = accepted.flatten(), new.shape[-1]
     went, count = int(torch.count_nonzero(frames)), frames.numel()
     most, few, rows = (new, old, ~frames) if 2 * went > count else (old, new, frames)

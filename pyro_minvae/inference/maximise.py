@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pyro_minvae.fused import noise as fused
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.inference.wiener import mean_of, second_moment
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, mean_field_gain
 from pyro_minvae.models.noise import Nmf, Statistics
-from pyro_minvae.models.scratch import Scratch, cut, tiles
+from pyro_minvae.models.scratch import Scratch, cut, halves, tiles
 
 
 def total_variance(noise: Tensor, gain: Tensor, sigma: Sequence[Tensor], out: Tensor) -> Tensor:
@@ -34,6 +35,9 @@ def harmonic_mean(kept: Tensor) -> Tensor:
     """1 / mean_r[1 / sigma] of draws [J, D, ..., N, F]: [J, ..., N, F]."""
     if kept.shape[1] == 1:
         return kept[:, 0]
+    found = fused.harmonic_mean(kept)
+    if found is not None:
+        return found
     first, *others = kept.unbind(1)
     mean = first.reciprocal()
     inverse = torch.empty_like(mean)
@@ -53,7 +57,9 @@ def marginal_statistics(
     scratch = scratch or Scratch()
 
     def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
-        whole = scratch("p", noise), scratch("q", noise)
+        whole = _statistics_in(scratch, noise)
+        if fused.marginal_statistics(sigma, gain, noise, power, whole):
+            return whole
         for part in tiles(noise):
             rest, level = cut(noise, part), cut(gains[..., None], part)
             p, q = (cut(one, part) for one in whole)
@@ -77,13 +83,20 @@ def mean_field_statistics(expected: Tensor, scratch: Scratch | None = None) -> S
     scratch = scratch or Scratch()
 
     def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
-        p, q = scratch("p", noise), scratch("q", noise)
+        p, q = _statistics_in(scratch, noise)
+        if fused.inverses(expected, noise, (p, q)):
+            return p, q
         for part in tiles(noise):
             inverse = torch.reciprocal(cut(noise, part), out=cut(q, part))
             torch.mul(cut(expected, part), inverse, out=cut(p, part)).mul_(inverse)
         return p, q
 
     return statistics
+
+
+def _statistics_in(scratch: Scratch, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Arrays for P and Q [..., N, F], side by side, so that one product of matrices is over both."""
+    return halves(scratch("statistics", noise, (*noise.shape[:-1], 2 * noise.shape[-1])))
 
 
 def within(statistics: Statistics, valid: Tensor | None) -> Statistics:
@@ -116,20 +129,28 @@ def maximise_marginal(
     noise.update(within(marginal_statistics(kept, power, gain, scratch), valid))
     if prior is None:
         return gain
-    gain, variance = gain.clone(), noise.variance()
+    gain, variance, draws = gain.clone(), noise.variance(), kept.shape[1]
     for j in range(len(kept)):
-        up, down = torch.zeros_like(gain[j]), torch.zeros_like(gain[j])
-        for part in tiles(variance):
-            rest, level = cut(variance, part), cut(gain[..., None], part)
-            for draw in _draws(kept, part):
-                q = total_variance(rest, level, draw, scratch("q", rest)).reciprocal_()
-                p = torch.square(q, out=scratch("p", rest)).mul_(cut(power, part))
-                own = gain_statistics(draw[j][None], p[None], q[None])
-                for whole, one in zip((up, down), own, strict=True):
-                    cut(whole[..., None], part)[..., 0] += one
-        draws = kept.shape[1]
+        found = fused.marginal_gain(kept, gain, variance, power, j)
+        up, down = _gain_sums(kept, gain, variance, power, j, scratch) if found is None else found
         gain[j] = marginal_gain(gain[j], up / draws, down / draws, prior=prior)
     return gain
+
+
+def _gain_sums(
+    kept: Tensor, gain: Tensor, variance: Tensor, power: Tensor, j: int, scratch: Scratch
+) -> tuple[Tensor, Tensor]:
+    """sum_r of the `gain_statistics` of source j, [..., N] each."""
+    up, down = torch.zeros_like(gain[j]), torch.zeros_like(gain[j])
+    for part in tiles(variance):
+        rest, level = cut(variance, part), cut(gain[..., None], part)
+        for draw in _draws(kept, part):
+            q = total_variance(rest, level, draw, scratch("q", rest)).reciprocal_()
+            p = torch.square(q, out=scratch("p", rest)).mul_(cut(power, part))
+            own = gain_statistics(draw[j][None], p[None], q[None])
+            for whole, one in zip((up, down), own, strict=True):
+                cut(whole[..., None], part)[..., 0] += one
+    return up, down
 
 
 def maximise_mean_field(
@@ -145,7 +166,9 @@ def maximise_mean_field(
     """Update the noise and the gains [J, ..., N] at q(s); `harmonic` [J, ..., N, F] is `harmonic_mean` of the draws."""
     before = noise.variance()
     expected, level = scratch("expected", before), torch.empty_like(gain)
-    for part in tiles(before):
+    wanted = None if prior is None else level
+    done = fused.noise_moment(harmonic, gain, before, power, expected, wanted)
+    for part in [] if done else tiles(before):
         speech, total, x = *mean_field_variances(gain, harmonic, before, part, scratch), cut(power, part)
         second_moment(cut(before, part), total, x, scratch=scratch, out=cut(expected, part))
         if prior is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.config import Inference
+from pyro_minvae.fused import noise as fused
 from pyro_minvae.inference.chains import Chains, move
 from pyro_minvae.inference.kernels.base import Target
 from pyro_minvae.inference.kernels.draws import Randomness
@@ -207,10 +208,17 @@ class _Engine:
             self.noise.variance(),
             self.gain,
             self._objective(variances) if self.watched else math.nan,
-            float((accepted * self.valid).sum() / self.valid.sum()),
-            torch.stack(weights) if len(weights) == len(self.voices) else None,
+            self._share(accepted),
+            _stacked(weights) if len(weights) == len(self.voices) else None,
             self.moment is not None,
         )
+
+    def _share(self, accepted: Tensor) -> float:
+        """Of the frames [S, R, ..., N] that exist."""
+        if self.padding is None:
+            return int(torch.count_nonzero(accepted)) / accepted.numel()
+        moves = accepted.shape[0] * accepted.shape[1]
+        return float((accepted * self.padding).sum() / (self.padding.sum() * moves))
 
     def _objective(self, variances: Tensor) -> float:
         """See `EMState`: the likelihood, and log p of what the M-step fits, noise, gains and modes of weights."""
@@ -256,6 +264,8 @@ class _Engine:
         """E|sqrt(g) s_j|^2 [..., N, F] under q(s), in `scratch`."""
         noise, scratch = self.noise.variance(), self.scratch
         moment = scratch("expected", noise)
+        if fused.speech_moment(self.harmonic, self.gain, noise, self.power, j, moment):
+            return moment
         for part in tiles(noise):
             speech, total = mean_field_variances(self.gain, self.harmonic, noise, part, scratch)
             second_moment(speech[j], total, cut(self.power, part), scratch=scratch, out=cut(moment, part))

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from pyro_minvae.fused import speech as fused
 from pyro_minvae.inference.kernels.base import Target
 from pyro_minvae.models.mixture import log_likelihood
 from pyro_minvae.models.scratch import Scratch, cut, joined, tiles
@@ -50,30 +51,41 @@ def joint_target(
         """Of V: several draws of others may meet a single z."""
         return torch.broadcast_shapes(others.shape, sigma, *(scale.shape for scale in scales))
 
-    def log_density(z: Tensor) -> Tensor:
-        variance, found = others, voices(z)
-        tracked = any(sigma.requires_grad for _, sigma in found)
-        room = None if tracked else scratch("total", others, shape_with(found[0][1].shape))
-        for (_, sigma), scale in zip(found, scales, strict=True):
+    def total_of(sigmas: Sequence[Tensor]) -> Tensor:
+        """V, or o and the first of the speakers where not all are given."""
+        variance = others
+        tracked = any(sigma.requires_grad for sigma in sigmas)
+        room = None if tracked or not sigmas else scratch("total", others, shape_with(sigmas[0].shape))
+        for sigma, scale in zip(sigmas, scales, strict=False):
             variance = torch.addcmul(variance, scale, sigma, out=room)
-        density = log_likelihood(power, variance, scratch)
+        return variance
+
+    def likelihood(sigmas: Sequence[Tensor]) -> Tensor:
+        *first, last = sigmas
+        if not last.requires_grad:
+            found = fused.density(power, last, scale=scales[-1], others=total_of(first))
+            if found is not None:
+                return found
+        return log_likelihood(power, total_of(sigmas), scratch)
+
+    def log_density(z: Tensor) -> Tensor:
+        found = voices(z)
+        density = likelihood([sigma for _, sigma in found])
         for (part, _), speech in zip(found, speeches, strict=True):
             density = torch.add(density, speech.prior.log_prob(part), alpha=prior)
         return density
 
-    @torch.no_grad()
     def gradient(z: Tensor) -> Tensor:
-        variance, found = others, voices(z)
-        shape = shape_with(found[0][1].shape)
-        total, slope = scratch("total", others, shape), scratch("slope", others, shape)
-        for (_, sigma), scale in zip(found, scales, strict=True):
-            variance = torch.addcmul(variance, scale, sigma, out=total)
-        torch.div(power, total, out=slope).sub_(1).div_(total)  # of the likelihood, by V
-        parts = []
-        for (part, sigma), scale, speech in zip(found, scales, speeches, strict=True):
-            own = speech.variance.back(part, sigma, torch.mul(slope, scale, out=total))
-            parts.append(own.add_(speech.prior.gradient(part), alpha=prior))
-        return joined(parts, -1)
+        with torch.no_grad():
+            found = voices(z)
+            room = scratch("slope", others, shape_with(found[0][1].shape))
+            slope = _slope(power, total_of([sigma for _, sigma in found]), room)
+            parts = []
+            for (part, sigma), scale, speech in zip(found, scales, speeches, strict=True):
+                outer = torch.mul(slope, scale, out=scratch("total", slope))
+                own = speech.variance.back(part, sigma, outer)
+                parts.append(own.add_(speech.prior.gradient(part), alpha=prior))
+            return joined(parts, -1)
 
     def finite(z: Tensor) -> Tensor:
         first, *rest = (_finite(*voice) for voice in voices(z))
@@ -86,7 +98,19 @@ def joint_target(
 
 def _finite(z: Tensor, sigma: Tensor) -> Tensor:
     """Numbers [..., N] that are not finite where z or sigma(z) is not."""
-    return z.square().sum(-1).add_(sigma.sum(-1))
+    found = fused.sums(z, sigma)
+    return z.square().sum(-1).add_(sigma.sum(-1)) if found is None else found
+
+
+def _slope(power: Tensor, variance: Tensor, out: Tensor) -> Tensor:
+    """(|x|^2 / V - 1) / V in `out`, what the log density changes by with V."""
+    found = fused.slope(power, variance, out)
+    if found is not None:
+        return found
+    for part in tiles(variance):
+        own = cut(variance, part)
+        torch.div(cut(power, part), own, out=cut(out, part)).sub_(1).div_(own)
+    return out
 
 
 def marginal_target(
@@ -130,13 +154,10 @@ def mean_field_target(
         likelihood = log_likelihood(ratio, speech.variance(z), scratch) - constant()
         return speech.prior.expected_log_prob(z, weight) + likelihood
 
-    @torch.no_grad()
     def gradient(z: Tensor) -> Tensor:
-        sigma = speech.variance(z)
-        slope = scratch("slope", sigma)
-        for part in tiles(sigma):
-            own = cut(sigma, part)
-            torch.div(cut(ratio, part), own, out=cut(slope, part)).sub_(1).div_(own)
-        return speech.variance.back(z, sigma, slope).add_(speech.prior.expected_gradient(z, weight))
+        with torch.no_grad():
+            sigma = speech.variance(z)
+            slope = _slope(ratio, sigma, scratch("slope", sigma))
+            return speech.variance.back(z, sigma, slope).add_(speech.prior.expected_gradient(z, weight))
 
     return Target(log_density, speech.reach, gradient, lambda z: _finite(z, speech.variance(z)))

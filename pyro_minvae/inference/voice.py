@@ -71,8 +71,7 @@ class Voice:
         prior = self.speech.prior
         if prior.logit is None:
             return None
-        lips, audio = prior.densities
-        ratio = audio(self.draws) - lips(self.draws)
+        ratio = prior.log_ratio(self.draws)
         if mean_field:
             return (prior.logit + mean_of(ratio)).sigmoid_()
         return mean_of((prior.logit + ratio).sigmoid_())

@@ -35,22 +35,25 @@ Network = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 class Decoding:
-    """`Variance` by a `network` of inputs that are made of z, which is asked as `Variance` is."""
+    """`Variance` by a `network`, asked as `Variance` is, of inputs that are made of z (None: z itself)."""
 
-    def __init__(self, network: Network, inputs: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, network: Network, inputs: Callable[[Tensor], Tensor] | None = None) -> None:
         self.network, self.inputs = network, inputs
 
     def __call__(self, z: Tensor, known: Tensor | None = None, room: Tensor | None = None, /) -> Tensor:
-        return self.network(self.inputs(z), known, room)
+        return self.network(z if self.inputs is None else self.inputs(z), known, room)
 
     def back(self, z: Tensor, sigma: Tensor, outer: Tensor, /) -> Tensor:
+        if self.inputs is None and isinstance(self.network, Folded):
+            return self.network.gradient(z, sigma, outer)
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
             if not isinstance(self.network, Folded):
                 return torch.autograd.grad(self(leaf, sigma), leaf, outer)[0]
+            assert self.inputs is not None
             inputs = self.inputs(leaf)
         gradient = self.network.gradient(inputs.detach(), sigma, outer)
-        return gradient if inputs is leaf else torch.autograd.grad(inputs, leaf, gradient)[0]
+        return torch.autograd.grad(inputs, leaf, gradient)[0]
 
 
 class SpectralDecoder(nn.Module):
@@ -88,8 +91,9 @@ class SpectralDecoder(nn.Module):
     def given(self, visual: Visual | None) -> Variance:
         """sigma(., v) at given lips, a function of z alone: what depends on the lips only is computed once."""
         if type(self).variance is not SpectralDecoder.variance:
-            return Decoding(lambda z, known, room: self.variance(z, visual), lambda z: z)
-        return Decoding(self._fixed(), lambda z: self.inputs(z, visual))
+            return Decoding(lambda z, known, room: self.variance(z, visual))
+        plain = type(self).inputs is SpectralDecoder.inputs
+        return Decoding(self._fixed(), None if plain else lambda z: self.inputs(z, visual))
 
     def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
         """sigma_f(z): [..., N, L] to [..., N, F]."""

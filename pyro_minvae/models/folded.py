@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyro_minvae.fused import speech as fused
 from pyro_minvae.models.scratch import Scratch, cut, joined, same_place, tiles
 
 # Above this the exponent is cut, so that sigma stays finite in single precision.
@@ -67,6 +68,8 @@ class Folded:
         rows, hidden = room.view(-1, shape[-1]), hidden.view(-1, hidden.shape[-1])
         for part in tiles(rows):
             values = torch.addmm(self.last.bias, cut(hidden, part), self.last.weight.mT, out=cut(rows, part))
+            if fused.power_of_two_(values, limit=self.limit, floor=self.floor):
+                continue
             if not self.bounded:
                 values.clamp_(max=self.limit)
             values.exp2_().add_(self.floor)
@@ -80,14 +83,21 @@ class Folded:
             found = []
             for part in tiles(sigma):
                 own = cut(sigma, part)
-                slope = torch.sub(own, self.floor, out=self._scratch("slope", own))
-                slope = self._through(slope, cut(outer, part), out=slope)
-                found.append(slope @ self._back)
+                found.append(self._slope(own, cut(outer, part)) @ self._back)
             values = joined(found, -2)
         activations = self._seen_at(inputs) or self._activations(inputs)
         for layer, bend in zip(reversed(self.hidden), reversed(activations), strict=True):
             values = torch.ops.aten.sigmoid_backward(values, bend) @ layer.weight
         return values
+
+    def _slope(self, sigma: Tensor, outer: Tensor) -> Tensor:
+        """`_through` without a graph, in one pass if that can be."""
+        room = self._scratch("slope", sigma)
+        most = math.inf if self.bounded else 2.0**self.limit
+        found = fused.through(sigma, outer, room, floor=self.floor, most=most)
+        if found is not None:
+            return found
+        return self._through(torch.sub(sigma, self.floor, out=room), outer, out=room)
 
     def _through(self, exponential: Tensor, outer: Tensor, out: Tensor | None = None) -> Tensor:
         """Back through the power of two, which was cut off at its limit."""
@@ -105,7 +115,9 @@ class Folded:
         """What every hidden layer says."""
         found, values = [], inputs
         for layer in self.hidden:
-            values = functional.linear(values, *layer).sigmoid()
+            values = functional.linear(values, *layer)
+            if not fused.logistic_(values):
+                values = values.sigmoid()
             found.append(values)
         return found
 

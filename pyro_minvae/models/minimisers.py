@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_minvae.fused import noise as fused
+
 
 def root_ratio(up: Tensor, down: Tensor) -> Tensor:
     """sqrt(up / down), 0 for 0 / 0."""
@@ -35,6 +37,9 @@ def minimiser(a: Tensor, b: Tensor, slope: Slope | float = 0.0) -> Tensor:
     if isinstance(slope, Slope):
         wide = torch.addcmul(slope.square, a, b, value=4).sqrt_().add_(slope.size)
         return torch.where(slope.positive, 2 * b / wide.clamp_min(tiny), wide / (2 * a).clamp_min(tiny))
+    found = fused.minimise(a, b, slope)
+    if found is not None:
+        return found
     if slope == 0:
         return (a * b).sqrt_().div_(a.clamp_min(tiny))
     wide = (a * b).mul_(4).add_(slope**2).sqrt_().add_(abs(slope))

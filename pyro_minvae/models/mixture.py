@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_minvae.fused import speech as fused
 from pyro_minvae.models.distributions import as_event
 from pyro_minvae.models.likelihood import ComplexGaussianPower
 from pyro_minvae.models.scratch import Scratch, cut, joined, tiles
@@ -78,6 +79,9 @@ def log_likelihood(power: Tensor, variance: Tensor, scratch: Scratch | None = No
     """
     if variance.requires_grad:
         return _LogLikelihood.apply(power, variance)
+    whole = fused.density(power, variance)
+    if whole is not None:
+        return whole
     scratch, found = scratch or Scratch(), []
     for part in tiles(variance):
         own = cut(variance, part)

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
 
+from pyro_minvae.fused import noise as fused
 from pyro_minvae.models.minimisers import root_ratio
-from pyro_minvae.models.scratch import Scratch
+from pyro_minvae.models.scratch import Scratch, beside, halves
 
 Statistics = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Noise variance [..., N, F] to (mean_r |x|^2 / V^2, mean_r 1 / V), each [..., N, F]: see `Nmf.update`.
@@ -142,11 +143,14 @@ class Nmf:
         Without a prior the minimum is W <- W sqrt(u / d), A <- A sqrt(u / d). Columns of W then sum to one. An
         `exponent` of 1 in place of the root is the papers' step: longer, and not proven to go up.
         """
-        H = self.H
-        p, q = statistics(self.variance())
-        self._move_spectra((H @ p).mT, (H @ q).mT)
-        p, q = statistics(self._product("between"))
-        up, down = (p @ self.W).mT, (q @ self.W).mT  # [..., K, N]
+        both = beside(*statistics(self.variance()))  # [..., N, 2 F]
+        up, down = halves(self.H @ both)  # [..., K, F]
+        self._move_spectra(up.mT, down.mT)
+        both = beside(*statistics(self._product("between")))
+        *batch, frames, double = both.shape
+        rows = both.reshape(*batch, 2 * frames, double // 2) @ self.W
+        rows = rows.reshape(*batch, frames, 2, -1)  # [..., N, 2, K]
+        up, down = rows[..., 0, :].mT, rows[..., 1, :].mT  # [..., K, N]
         if self.bumps is not None:
             up, down = up @ self.bumps.mT, down @ self.bumps.mT
         self._move_activations(up, down)
@@ -172,6 +176,10 @@ class Nmf:
 
     def _move_spectra(self, up: Tensor, down: Tensor) -> None:
         """Minimise sum up W~^2 / W + down W - log p(W), both [..., F, K], from W~."""
+        moved = fused.move_spectra(self.W, up, down, self.A) if self.exponent == 0.5 else None
+        if moved is not None:
+            self.W, self.A = moved
+            return
         self.W = self.W * self._factor(up, down)
         self._normalise()
 

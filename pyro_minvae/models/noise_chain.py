@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
 
+from pyro_minvae.fused import noise as fused
 from pyro_minvae.models.minimisers import Slope, minimiser, slopes
 from pyro_minvae.models.noise import TINY, Nmf, flat
 
@@ -37,8 +38,8 @@ class ChainNmf(Nmf):
     for smooth Itakura-Saito nonnegative matrix factorization", there as a penalty and with the noise alone in V.
     """
 
-    # The shape of A, which columns are live, and the links that belong to them.
-    _known_sides: tuple[torch.Size, Tensor | None, list[_Links]] | None = None
+    # The shape of A, which columns are live, and the links that belong to them: all, and those of each side.
+    _known_links: tuple[torch.Size, Tensor | None, Tensor, list[_Links]] | None = None
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class ChainNmf(Nmf):
         """log p(W) + log p(A) as in the class's formula [...]."""
         s, log_step = self.strength, self._log_steps()
         terms = s * (log_step - log_step.exp()) + (s * math.log(s) - math.lgamma(s))
-        return super().log_prior() + (terms * (self._links()[..., None, 1:-1] > 0)).sum((-1, -2))
+        return super().log_prior() + (terms * (self._links()[0][..., None, 1:-1] > 0)).sum((-1, -2))
 
     def sites(self) -> Tensor:
         """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, improper: condition on it to sample, and
@@ -90,30 +91,30 @@ class ChainNmf(Nmf):
         Given its neighbours a column has a closed minimum (derivations, eq. 12.10; Fevotte 2011, table 1). All columns
         at once would not be monotone.
         """
+        moved = fused.move_chain(self.A, up, down, self._links()[0], self.sweeps)
+        if moved is not None:
+            self.A = moved
+            return
         # Columns of A as rows [..., M, K], so that every other one can be taken without a copy. On either side there is
         # one more, which nothing links to.
         A, down = pad(self.A.mT, (0, 0, 1, 1), value=1.0), down.mT
         pull = A[..., 1:-1, :].square().mul_(up.mT)
         for k in [0, 1][: self.A.shape[-1]] * self.sweeps:
-            links = self._sides()[k]
+            links = self._links()[1][k]
             a = (links.after / A[..., k + 2 :: 2, :]).add_(down[..., k::2, :])
             b = (links.before * A[..., k:-2:2, :]).add_(pull[..., k::2, :])
             A[..., k + 1 : -1 : 2, :] = minimiser(a, b, links.slope).clamp_min_(TINY)
         self.A = A[..., 1:-1, :].mT.contiguous()
 
-    def _sides(self) -> list[_Links]:
-        """The links of even and of odd columns, which stay the same."""
-        key = self.A.shape, self.live
-        if self._known_sides is None or self._known_sides[0] != key[0] or self._known_sides[1] is not key[1]:
-            links, found = self._links(), []
+    def _links(self) -> tuple[Tensor, list[_Links]]:
+        """s between neighbours and 0 at the ends, [M + 1], or [..., M + 1] in a padded batch; even and odd columns'."""
+        shape, live, known = self.A.shape, self.live, self._known_links
+        if known is None or known[0] != shape or known[1] is not live:
+            inner = self.A.new_full((shape[-1] - 1,), self.strength)
+            links = pad(inner if live is None else inner * live[..., 1:], (1, 1))
+            sides = []
             for k in (0, 1):
                 before, after = links[..., k:-1:2, None], links[..., k + 1 :: 2, None]
-                found.append(_Links(before, after, slopes(before - after)))
-            self._known_sides = *key, found
-        return self._known_sides[2]
-
-    def _links(self) -> Tensor:
-        """s between neighbours and 0 at the ends, [M + 1], or [..., M + 1] in a padded batch."""
-        if self.live is None:
-            return pad(self.A.new_full((self.A.shape[-1] - 1,), self.strength), (1, 1))
-        return pad(self.strength * self.live[..., 1:].to(self.A), (1, 1))
+                sides.append(_Links(before, after, slopes(before - after)))
+            known = self._known_links = shape, live, links, sides
+        return known[2:]

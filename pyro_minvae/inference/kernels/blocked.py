@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pyro_minvae.fused import chains as fused
 from pyro_minvae.inference.kernels.base import (
     ChainInfo,
     ChainState,
@@ -122,12 +123,16 @@ def sweep(
     z, reach = state.position, reach_of(log_density)
     xi = normal(z, generator)
     # Each frame moves once in a sweep, so one draw for each suffices.
-    threshold = uniform(state.log_density, generator).log()
+    chance = uniform(state.log_density, generator)
     infos = []
     for frames in colours(reach, z.shape[-2], z.device):
         proposal = propose(state, xi, frames)
+        if reach == (0, 0):
+            done = _decided_at_once(state, proposal, chance, probabilities=probabilities)
+            if done is not None:
+                return done
         ratio = _log_ratio(proposal, state.log_density, reach)
-        accepted = threshold < ratio
+        accepted = chance.log() < ratio
         if frames is not None:
             accepted, ratio = accepted & frames, torch.where(frames, ratio, -torch.inf)
         infos.append(ChainInfo(accepted, ratio.clamp_max_(0.0).exp_() if probabilities else None))
@@ -197,6 +202,26 @@ def advance(
         gradient=gradient,
     )
     return new, ChainInfo(moved)
+
+
+def _decided_at_once(
+    state: ChainState, proposal: Proposal, chance: Tensor, *, probabilities: bool
+) -> tuple[ChainState, ChainInfo] | None:
+    """The state after a decision on independent frames, in one pass; None if there is none for these arrays."""
+    correction = proposal.correction
+    if isinstance(correction, float) and correction != 0:
+        return None
+    found = fused.decide(
+        chance,
+        (proposal.position, proposal.log_density, proposal.gradient),
+        (state.position, state.log_density, state.gradient),
+        correction if isinstance(correction, Tensor) else None,
+        probability=probabilities,
+    )
+    if found is None:
+        return None
+    state = state._replace(position=found.position, log_density=found.log_density, gradient=found.gradient)
+    return state, ChainInfo(found.accepted, found.probability)
 
 
 def _log_ratio(proposal: Proposal, current: Tensor, reach: Reach) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from pyro_minvae.fused import chains as fused
 from pyro_minvae.models.distributions import Gaussian, density, gradient_of, normal, pick
 from pyro_minvae.models.networks import GaussianNetwork
 from pyro_minvae.types import Visual
@@ -33,6 +34,9 @@ class Components:
         gaussians = [one for one in self.densities if isinstance(one, Gaussian)]
         self._gaussians = gaussians if len(gaussians) == len(self.densities) else None
         self._log_weights = None if weight is None else (torch.log1p(-weight), weight.log())
+        self._fused: fused.Gaussians | None = None
+        if self._gaussians is not None:
+            self._fused = fused.Gaussians([one.parts for one in gaussians], self._log_weights or ())
         self.logit = None if weight is None else torch.logit(weight)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -41,6 +45,9 @@ class Components:
         Where frames are coupled these are the factors log p(z_n | z_(n-1)), which sum to the joint log density.
         (derivations, eqs. 2.2 and 3.12)
         """
+        found = None if self._fused is None else self._fused.log_density(z)
+        if found is not None:
+            return found
         parts = [of_z(z) for of_z in self.densities]
         if self._log_weights is None:
             return parts[0]
@@ -51,10 +58,21 @@ class Components:
 
         (derivations, eq. 6.28)
         """
-        parts = [of_z(z) for of_z in self.densities]
         if weight is None:
-            return parts[0]
+            return self.densities[0](z)
+        found = None if self._fused is None else self._fused.log_density(z, weight)
+        if found is not None:
+            return found
+        parts = [of_z(z) for of_z in self.densities]
         return torch.lerp(parts[0], parts[1], weight)
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """log p(z | alpha = 1, v) - log p(z | alpha = 0, v): [..., N, L] to [..., N]."""
+        found = None if self._fused is None else self._fused.log_ratio(z)
+        if found is not None:
+            return found
+        lips, audio = self.densities
+        return audio(z) - lips(z)
 
     def gradient(self, z: Tensor) -> Tensor:
         """Of the sum of `log_prob` [..., N, L]: sum_alpha p(alpha | z, v) grad log p(z | alpha, v).
@@ -63,16 +81,21 @@ class Components:
         """
         if self._gaussians is None:
             return gradient_of(self.log_prob, z)[1]
+        found = None if self._fused is None else self._fused.gradient(z)
+        if found is not None:
+            return found
         weight = None
         if self.logit is not None:
-            lips, audio = (of_z(z) for of_z in self._gaussians)
-            weight = (audio - lips).add_(self.logit).sigmoid_()
+            weight = self.log_ratio(z).add_(self.logit).sigmoid_()
         return _mean_gradient(self._gaussians, z, weight)
 
     def expected_gradient(self, z: Tensor, weight: Tensor | None) -> Tensor:
         """Of the sum of `expected_log_prob` [..., N, L]."""
         if self._gaussians is None:
             return gradient_of(lambda z: self.expected_log_prob(z, weight), z)[1]
+        found = None if self._fused is None or weight is None else self._fused.gradient(z, weight)
+        if found is not None:
+            return found
         return _mean_gradient(self._gaussians, z, weight)
 
 

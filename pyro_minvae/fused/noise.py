@@ -1,0 +1,145 @@
+"""Passes of the M-step and of the filters (`noise.c`).
+
+Here J sources have D draws of sigma [J, D, ..., N, F] and gains [J, ..., N] (None: 1); the noise's variance and the
+mixture's power are [..., N, F].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_minvae.fused import at, fit, fit_rows, passes, row_count, threads, usual
+
+
+def marginal_statistics(
+    sigma: Tensor, gain: Tensor | None, noise: Tensor, power: Tensor, out: tuple[Tensor, Tensor]
+) -> bool:
+    """mean_r |x|^2 V^-2 and mean_r V^-1 with V = sum_j g_j sigma_j + noise in `out`; whether it was done."""
+    return _fit("marginal_fit", sigma, gain, noise, power, p=out[0], q=out[1])
+
+
+def marginal_gain(
+    sigma: Tensor, gain: Tensor, noise: Tensor, power: Tensor, source: int
+) -> tuple[Tensor, Tensor] | None:
+    """sum_r sum_f |x|^2 sigma_j V^-2 and sum_r sum_f sigma_j V^-1 [..., N] of one source j; None if not done."""
+    up, down = torch.empty_like(gain[source]), torch.empty_like(gain[source])
+    done = _fit("marginal_gains", sigma, gain, noise, power, up=up, down=down, source=source)
+    return (up, down) if done else None
+
+
+def noise_moment(
+    harmonic: Tensor, gain: Tensor, noise: Tensor, power: Tensor, out: Tensor, level: Tensor | None
+) -> bool:
+    """E|b|^2 in `out` [..., N, F] and sum_f E|sqrt(g) s_j|^2 / sigma_j in `level` [J, ..., N], if it is wanted.
+
+    `harmonic` [J, ..., N, F] takes the place of sigma. Whether it was done.
+    """
+    return _fit("noise_moment", harmonic[:, None], gain, noise, power, p=out, up=level)
+
+
+def speech_moment(
+    harmonic: Tensor, gain: Tensor, noise: Tensor, power: Tensor, source: int, out: Tensor
+) -> bool:
+    """E|sqrt(g) s_j|^2 of one source in `out` [..., N, F]; whether it was done."""
+    return _fit("speech_moment", harmonic[:, None], gain, noise, power, p=out, source=source)
+
+
+def inverses(power: Tensor, noise: Tensor, out: tuple[Tensor, Tensor]) -> bool:
+    """power / noise^2 and 1 / noise in `out`; whether it was done."""
+    return _fit("inverses", None, None, noise, power, p=out[0], q=out[1])
+
+
+def harmonic_mean(sigma: Tensor) -> Tensor | None:
+    """1 / mean_r[1 / sigma] [J, ..., N, F]; None if it was not done."""
+    out = torch.empty_like(sigma[:, 0])
+    return out if _fit("harmonic", sigma, None, None, None, p=out) else None
+
+
+def shares(sigma: Tensor, noise: Tensor) -> Tensor | None:
+    """mean_r[sigma_j / (sum_i sigma_i + noise)] [J, ..., N, F]; None if it was not done."""
+    out = torch.empty_like(sigma[:, 0])
+    return out if _fit("shares", sigma, None, noise, None, p=out) else None
+
+
+def _fit(
+    name: str,
+    sigma: Tensor | None,
+    gain: Tensor | None,
+    noise: Tensor | None,
+    power: Tensor | None,
+    *,
+    p: Tensor | None = None,
+    q: Tensor | None = None,
+    up: Tensor | None = None,
+    down: Tensor | None = None,
+    source: int = 0,
+) -> bool:
+    if not fit(sigma, gain, noise, power, up, down):
+        return False
+    # P and Q lie side by side, so that theirs are the only rows with something between them.
+    if q is None and not fit(p):
+        return False
+    if q is not None and (p is None or not fit_rows(p) or not fit_rows(q) or p.stride() != q.stride()):
+        return False
+    sources, draws = (1, 1) if sigma is None else sigma.shape[:2]
+    like = sigma[0, 0] if sigma is not None else noise
+    assert like is not None
+    if any(one is not None and one.shape != like.shape for one in (noise, power)):
+        return False
+    if gain is not None and gain.shape != (sources, *like.shape[:-1]):
+        return False
+    arrays = at((sigma, gain, noise, power, p, q, up, down))
+    count, bins = row_count(like)
+    apart = bins if q is None else q.stride(-2)
+    getattr(passes(), name)(*arrays, sources, draws, count, bins, source, apart, threads())
+    return True
+
+
+def minimise(a: Tensor, b: Tensor, slope: float) -> Tensor | None:
+    """The h >= 0 that minimise a h + b / h + slope log h, of the shape of both; None if it was not done."""
+    if not fit(a, b) or a.shape != b.shape:
+        return None
+    out = torch.empty_like(a)
+    passes().minimise(*at((a, b, out)), a.numel(), slope, threads())
+    return out
+
+
+def move_chain(A: Tensor, up: Tensor, down: Tensor, links: Tensor, sweeps: int) -> Tensor | None:
+    """New activations [..., K, M] of a Markov chain, odd columns after even ones; see `noise_chain.ChainNmf`.
+
+    `links` [M + 1] or [..., M + 1] join a column and the one before. None if it was not done.
+    """
+    lie = _strides(up, down, A.shape)
+    if lie is None or not fit(A, links):
+        return None
+    batch, columns, frames = A.shape[:-2].numel(), *A.shape[-2:]
+    out = torch.empty_like(A)
+    apart = links.shape[-1] if links.dim() > 1 else 0
+    passes().move_chain(
+        *at((A, up, down, links, out)), batch, columns, frames, *lie, apart, sweeps, threads()
+    )
+    return out
+
+
+def move_spectra(W: Tensor, up: Tensor, down: Tensor, A: Tensor) -> tuple[Tensor, Tensor] | None:
+    """W sqrt(up / down) [..., F, K] with columns that sum to one, and A [..., K, M] that takes over their sums.
+
+    None if it was not done.
+    """
+    lie = _strides(up, down, W.shape)
+    if lie is None or not fit(W, A):
+        return None
+    batch, bins, columns = W.shape[:-2].numel(), *W.shape[-2:]
+    out = torch.empty_like(W), torch.empty_like(A)
+    passes().move_spectra(*at((W, up, down, A, *out)), batch, bins, columns, A.shape[-1], *lie, threads())
+    return out
+
+
+def _strides(up: Tensor, down: Tensor, shape: torch.Size) -> tuple[int, int, int] | None:
+    """How far apart recordings, rows and columns of both arrays lie; None where they lie differently."""
+    if not (usual(up) and usual(down)) or up.shape != shape or down.shape != shape:
+        return None
+    if up.stride() != down.stride() or up.dim() > 3:
+        return None
+    return (up.stride(0) if up.dim() == 3 else 0), up.stride(-2), up.stride(-1)

@@ -1,0 +1,97 @@
+"""The EM loop with the compiled passes is the loop without them, to rounding."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from laws import MODELS
+from scenes import Scene, draw_scene, settings
+from torch import Tensor
+
+from pyro_minvae import fused
+from pyro_minvae.config import Inference
+from pyro_minvae.inference.mcem import EMState, mcem
+from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.noise_chain import ChainNmf
+
+pytestmark = pytest.mark.skipif(not fused.compiled, reason="the library was installed without a C compiler")
+
+KERNELS = get_args(Inference.model_fields["kernel"].annotation)
+KINDS = [("+".join(model),) for model in MODELS] + [("mixture", "visual+plain+student-t")]
+
+
+def single(scene: Scene) -> Scene:
+    """In single precision, with the spread that some kernels propose from."""
+    sources = []
+    for source in scene.sources:
+        visual = source.visual
+        assert visual is not None
+        start = source.start.float()
+        sources.append(
+            source._replace(
+                model=source.model.float(),
+                visual=visual._replace(features=visual.features.float()),
+                start=start,
+                spread=torch.full_like(start, 0.6),
+            )
+        )
+    return Scene(scene.speech.to(torch.complex64), scene.noise.to(torch.complex64), sources)
+
+
+def chain(power: Tensor, smooth: float) -> ChainNmf:
+    return ChainNmf(power, rank=2, strength=5.0, smooth=smooth, generator=torch.Generator().manual_seed(0))
+
+
+def run(scene: Scene, config: Inference, noise: Nmf) -> list[EMState]:
+    generator = torch.Generator().manual_seed(0)
+    return list(mcem(scene.sources, noise, scene.power, config=config, generator=generator))
+
+
+def compare(scene: Scene, config: Inference, smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(scene, config, chain(scene.power, smooth))
+    with monkeypatch.context() as without:
+        without.setattr(fused, "_passes", None)
+        wanted = run(scene, config, chain(scene.power, smooth))
+    for one, other in zip(found, wanted, strict=True):
+        assert one.acceptance == other.acceptance
+        for name in ("draws", "variances", "noise", "gain"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=2e-3, atol=2e-4)
+        torch.testing.assert_close(one.filters(), other.filters(), rtol=0, atol=1e-3)
+        assert one.objective == pytest.approx(other.objective, rel=1e-4, abs=0.05)
+
+
+@pytest.mark.parametrize("e_step", ["marginal", "mean-field"])
+@pytest.mark.parametrize("kinds", KINDS, ids=" ".join)
+def test_every_model(kinds: tuple[str, ...], e_step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(e_step=e_step, kernel="langevin", step_size=0.05, chains=2, iterations=3, gain=True)
+    compare(single(draw_scene(kinds)), config, 0.0, monkeypatch)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 8.0])
+@pytest.mark.parametrize("e_step", ["marginal", "mean-field"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel(kernel: str, e_step: str, smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(e_step=e_step, kernel=kernel, step_size=0.05, chains=2, iterations=3)
+    compare(single(draw_scene(("visual-mixture",))), config, smooth, monkeypatch)
+
+
+def test_the_passes_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In single precision every one of them, by one preset or another."""
+    asked: set[str] = set()
+    passes = fused.passes()
+
+    class Listening:
+        def __getattr__(self, name: str) -> object:
+            asked.add(name)
+            return getattr(passes, name)
+
+    monkeypatch.setattr(fused, "_passes", Listening())
+    scene = single(draw_scene(("visual-mixture",)))
+    for e_step in ("marginal", "mean-field"):
+        for kernel in ("langevin", "metropolis", "mala"):
+            config = settings(e_step=e_step, kernel=kernel, iterations=2, keep=2 if kernel == "mala" else 1)
+            for state in run(scene, config, chain(scene.power, 0.0)):
+                state.filters()
+    assert asked == {name for name in dir(passes) if not name.startswith("_")}
