@@ -155,8 +155,10 @@ def publish(
 
 
 def machine() -> dict[str, Any]:
-    """What timings depend on: processor, cores, torch, and how busy the cores are with other work (load average)."""
+    """What timings depend on: processor, cores, torch, compiled passes, and other work on the cores (load average)."""
     import torch
+
+    from pyro_minvae import fused
 
     model = ""
     if (path := Path("/proc/cpuinfo")).exists():
@@ -166,13 +168,15 @@ def machine() -> dict[str, Any]:
         "processor": model,
         "cores": os.cpu_count(),
         "torch": torch.__version__,
+        "compiled": fused.compiled,
         "load": round(os.getloadavg()[0], 2),
     }
 
 
 def caution(state: dict[str, Any]) -> str:
     """A line on timings taken while `machine()` said `state`."""
-    where = f"{state['cores']} cores ({state['processor']}), torch {state['torch']}"
+    passes = "compiled" if state["compiled"] else "torch's"
+    where = f"{state['cores']} cores ({state['processor']}), torch {state['torch']}, passes {passes}"
     if state["load"] > BUSY * (state["cores"] or 1):
         return f"{where}; load average {state['load']} before the run: other work was going on, so timings mean little."
     return f"{where}; load average {state['load']} before the run."

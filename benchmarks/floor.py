@@ -21,7 +21,7 @@ from torch import nn
 
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.mcem import stretches
+from pyro_minvae.inference.stretches import stretches
 
 # Numbers that a sum runs over, about those of a spectrum.
 BINS = 512

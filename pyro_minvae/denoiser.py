@@ -18,7 +18,8 @@ from pyro_minvae.assembly import noise_model
 from pyro_minvae.checkpoint import Trained
 from pyro_minvae.config import Recipe
 from pyro_minvae.inference.kernels.draws import Streams
-from pyro_minvae.inference.mcem import EMState, exponent_of, mcem
+from pyro_minvae.inference.mcem import EMState, mcem
+from pyro_minvae.inference.stretches import exponent_of
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf, stack
 from pyro_minvae.types import Switches, Visual

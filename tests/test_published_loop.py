@@ -29,7 +29,8 @@ from published import (
 from scenes import FRAMES, Frozen, Scene, draw_scene, settings, si_sdr, use_kernel
 
 from pyro_minvae.inference.maximise import marginal_statistics as package_statistics
-from pyro_minvae.inference.mcem import EMState, exponent_of, mcem
+from pyro_minvae.inference.mcem import EMState, mcem
+from pyro_minvae.inference.stretches import exponent_of
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.models.noise import Nmf

@@ -75,7 +75,7 @@ def test_no_figure_is_left_to_be_filled_in() -> None:
     assert offending_lines(re.compile(r"<!--\s*figures\s*-->"), [ROOT / "README.md"]) == []
 
 
-ROOMS = ["media", "features", "data", "models", "guides", "inference", "checks", "evaluation", "cli"]
+ROOMS = ["media", "features", "data", "fused", "models", "guides", "inference", "checks", "evaluation", "cli"]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -27,6 +27,7 @@ from pyro_minvae.inference.maximise import (
 )
 from pyro_minvae.inference.samplers import make_kernel
 from pyro_minvae.inference.settling import until_settled
+from pyro_minvae.inference.stretches import Stretch, is_mean_field, stretches
 from pyro_minvae.inference.targets import joint_target, mean_field_target
 from pyro_minvae.inference.voice import Voice
 from pyro_minvae.inference.wiener import masks, mean_of, second_moment
@@ -62,32 +63,6 @@ class EMState(NamedTuple):
         (derivations, eqs. 6.9 and 6.25)
         """
         return masks(harmonic_mean(self.variances)[:, None] if self.published else self.variances, self.noise)
-
-
-def is_mean_field(config: Inference, sources: Sequence[Source]) -> bool:
-    """Whether E-steps begin as mean-field ones: by name, or because lips chose where all the chains start."""
-    led = all(source.visual is not None and source.led for source in sources)
-    return config.e_step == "mean-field" or (config.e_step == "auto" and led)
-
-
-class Stretch(NamedTuple):
-    """So many `iterations` of one kind; in marginal ones log p(z | v) counts `prior` times (derivations, eq. 6.46)."""
-
-    iterations: int
-    mean_field: bool
-    prior: float = 1.0
-
-
-def stretches(config: Inference, mean_field: bool) -> list[Stretch]:
-    """What the loop consists of where its E-steps begin as mean-field ones, or not (see `is_mean_field`)."""
-    last = min(config.last_marginal, config.iterations) if mean_field else 0
-    found = [Stretch(config.iterations - last, mean_field), Stretch(last, False, config.last_prior)]
-    return [stretch for stretch in found if stretch.iterations > 0]
-
-
-def exponent_of(config: Inference, sources: Sequence[Source]) -> float:
-    """That of the multiplicative updates of W and H: 1/2, or 1 in the papers' mean-field loop."""
-    return 1.0 if config.mean_field == "published" and is_mean_field(config, sources) else 0.5
 
 
 @torch.no_grad()

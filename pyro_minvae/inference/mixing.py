@@ -26,8 +26,9 @@ from pyro_minvae.inference.diagnostics import (
     split_rhat,
 )
 from pyro_minvae.inference.kernels.base import Kernel, Target
-from pyro_minvae.inference.mcem import EMState, is_mean_field, stretches
+from pyro_minvae.inference.mcem import EMState
 from pyro_minvae.inference.samplers import make_kernel
+from pyro_minvae.inference.stretches import is_mean_field, stretches
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.distributions import as_event

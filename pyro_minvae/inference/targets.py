@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
@@ -77,15 +77,24 @@ def joint_target(
 
     def gradient(z: Tensor) -> Tensor:
         with torch.no_grad():
-            found = voices(z)
-            room = scratch("slope", others, shape_with(found[0][1].shape))
-            slope = _slope(power, total_of([sigma for _, sigma in found]), room)
-            parts = []
-            for (part, sigma), scale, speech in zip(found, scales, speeches, strict=True):
-                outer = torch.mul(slope, scale, out=scratch("total", slope))
+            found, parts = voices(z), []
+            outers = slopes([sigma for _, sigma in found])
+            for (part, sigma), outer, speech in zip(found, outers, speeches, strict=True):
                 own = speech.variance.back(part, sigma, outer)
                 parts.append(own.add_(speech.prior.gradient(part), alpha=prior))
             return joined(parts, -1)
+
+    def slopes(sigmas: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The likelihood's derivatives by sigma_j; each holds until the next one is asked for."""
+        room = scratch("slope", others, shape_with(sigmas[0].shape))
+        if len(sigmas) == 1:
+            found = fused.slope(power, sigmas[0], room, scale=scales[0], others=others)
+            if found is not None:
+                yield found
+                return
+        slope = _slope(power, total_of(sigmas), room)
+        for scale in scales:
+            yield torch.mul(slope, scale, out=scratch("total", slope))
 
     def finite(z: Tensor) -> Tensor:
         first, *rest = (_finite(*voice) for voice in voices(z))

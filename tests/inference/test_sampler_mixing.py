@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pyro_minvae.config import Inference
 from pyro_minvae.inference import mixing
-from pyro_minvae.inference.mcem import EMState, _Engine, is_mean_field, mcem, stretches
+from pyro_minvae.inference.mcem import EMState, _Engine, mcem
 from pyro_minvae.inference.mixing import dispersed, first_frames, judge, last_target, mixed
+from pyro_minvae.inference.stretches import is_mean_field, stretches
 from pyro_minvae.models.mixture import Source
 
 KINDS = (*PRIORS, "standard+lips", "visual+context", "standard+plain+student-t", "mixture+lips+student-t")
