@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.models.noise import TINY
+from pyro_minvae.models.noise import TINY, all_finite
 
 # Share of the mean spectrum of the whole recording in each column, so that no bin starts (and stays) dead.
 FLOOR = 0.01
@@ -22,7 +22,7 @@ def quiet_frames(speech: Tensor, *, share: float = 0.25) -> Tensor:
     """
     if not 0 < share <= 1:
         raise ValueError(f"expected a share in (0, 1], got {share}")
-    if not bool(torch.isfinite(speech).all()):
+    if not all_finite(speech):
         raise ValueError("expected finite speech variance, got NaN or infinity")
     loudness = speech.sum(-1)
     count = max(1, round(share * loudness.shape[-1]))
