@@ -1,4 +1,5 @@
-/* The passes as functions of Python: arrays are addresses (None: absent), and whoever calls has checked them. */
+/* The passes as functions of Python: they answer whether they were done, which they are not for other arrays than those
+   that they are written for. Whoever calls has looked at the shapes. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -15,30 +16,71 @@ typedef union {
     float number;
 } Argument;
 
-/* By the letters of `kinds`: a an array, n a whole number, x a real one. Returns 0 with an exception set. */
+/* What is asked of tensors, and the types of numbers that they may hold. */
+static PyObject *name_dtype, *name_is_cpu, *name_requires_grad, *name_is_contiguous, *name_data_ptr;
+static PyObject *single, *boolean;
+
+/* Whether an attribute is this object; 0 too where there is none. */
+static int is(PyObject *tensor, PyObject *name, PyObject *wanted) {
+    PyObject *found = PyObject_GetAttr(tensor, name);
+    Py_XDECREF(found);
+    return found == wanted;
+}
+
+/* Where a tensor lies: of that type, on the processor, in no graph and, unless it may lie in rows apart, in one piece. */
+static void *place_of(PyObject *tensor, PyObject *dtype, int apart) {
+    if (!is(tensor, name_dtype, dtype) || !is(tensor, name_is_cpu, Py_True)) return NULL;
+    if (!is(tensor, name_requires_grad, Py_False)) return NULL;
+    if (!apart) {
+        PyObject *whole = PyObject_CallMethodNoArgs(tensor, name_is_contiguous);
+        Py_XDECREF(whole);
+        if (whole != Py_True) return NULL;
+    }
+    PyObject *address = PyObject_CallMethodNoArgs(tensor, name_data_ptr);
+    void *found = address ? PyLong_AsVoidPtr(address) : NULL;
+    Py_XDECREF(address);
+    return found;
+}
+
+/* By the letters of `kinds`: n a whole number, x a real one, and a tensor (None: absent; its address, if it is known to
+   be one for the passes): a of numbers in one piece, r in rows apart, b of yes and no. -1 with an exception, 0 if not for
+   the passes, 1 if so. */
 static int taken(PyObject *const *given, Py_ssize_t size, const char *kinds, Argument *out) {
     if (size != (Py_ssize_t)strlen(kinds)) {
         PyErr_Format(PyExc_TypeError, "expected %d arguments, got %d", (int)strlen(kinds), (int)size);
-        return 0;
+        return -1;
     }
     for (Py_ssize_t i = 0; i < size; i++) {
-        if (kinds[i] == 'x')
-            out[i].number = (float)PyFloat_AsDouble(given[i]);
-        else if (kinds[i] == 'n')
-            out[i].count = PyLong_AsLongLong(given[i]);
-        else
-            out[i].array = given[i] == Py_None ? NULL : PyLong_AsVoidPtr(given[i]);
+        PyObject *one = given[i];
+        if (kinds[i] == 'x') {
+            out[i].number = (float)PyFloat_AsDouble(one);
+        } else if (kinds[i] == 'n') {
+            out[i].count = PyLong_AsLongLong(one);
+        } else if (one == Py_None) {
+            out[i].array = NULL;
+        } else if (PyLong_Check(one)) {
+            out[i].array = PyLong_AsVoidPtr(one);
+        } else {
+            out[i].array = place_of(one, kinds[i] == 'b' ? boolean : single, kinds[i] == 'r');
+            if (!out[i].array) {
+                /* Empty tensors and those without memory of their own are not for the passes either. */
+                PyErr_Clear();
+                return 0;
+            }
+        }
     }
-    return !PyErr_Occurred();
+    return PyErr_Occurred() ? -1 : 1;
 }
 
 #define FUNCTION(name, kinds, ...)                                                                   \
     static PyObject *name##_of(PyObject *self, PyObject *const *given, Py_ssize_t size) {            \
         (void)self;                                                                                  \
         Argument a[MOST];                                                                            \
-        if (!taken(given, size, kinds, a)) return NULL;                                              \
+        const int fit = taken(given, size, kinds, a);                                                \
+        if (fit < 0) return NULL;                                                                    \
+        if (!fit) Py_RETURN_FALSE;                                                                   \
         __VA_ARGS__                                                                                  \
-        Py_RETURN_NONE;                                                                              \
+        Py_RETURN_TRUE;                                                                              \
     }
 
 /* Runs a pass without holding the interpreter; its last argument is the number of threads. */
@@ -70,7 +112,7 @@ FUNCTION(gradients, "anananananananananaannnn", Mixture task = MIXTURE; RUN(grad
 
 FUNCTION(langevin, "aaaanxn",
          Langevin task = {a[0].array, a[1].array, a[2].array, a[3].array, a[4].count, a[5].number}; RUN(langevin))
-FUNCTION(decide, "aaaaaaaaaaaaannn",
+FUNCTION(decide, "aaaaaaaabaaaannn",
          Decision task = {a[0].array, a[1].array, a[2].array, a[3].array, a[4].array, a[5].array, a[6].array,
                           a[7].array, a[8].array, a[9].array, a[10].array, a[11].array, a[12].array, a[13].count,
                           a[14].count};
@@ -79,8 +121,10 @@ FUNCTION(decide, "aaaaaaaaaaaaannn",
 static PyObject *exchange_of(PyObject *self, PyObject *const *given, Py_ssize_t size) {
     (void)self;
     Argument a[MOST];
+    const int fit = taken(given, size, "baann", a);
+    if (fit < 0) return NULL;
+    if (!fit) Py_RETURN_NONE;
     int most;
-    if (!taken(given, size, "aaann", a)) return NULL;
     Py_BEGIN_ALLOW_THREADS
     most = exchange(a[0].array, a[1].array, a[2].array, a[3].count, a[4].count);
     Py_END_ALLOW_THREADS
@@ -91,7 +135,7 @@ static PyObject *exchange_of(PyObject *self, PyObject *const *given, Py_ssize_t 
 #define FIT                                                                                          \
     {a[0].array, a[1].array, a[2].array, a[3].array, a[4].array, a[5].array, a[6].array,             \
      a[7].array, a[8].count, a[9].count, a[10].count, a[11].count, a[12].count, a[13].count}
-#define FITTING(name) FUNCTION(name, "aaaaaaaannnnnnn", Fit task = FIT; RUN(name))
+#define FITTING(name) FUNCTION(name, "aaaarraannnnnnn", Fit task = FIT; RUN(name))
 FITTING(marginal_fit)
 FITTING(marginal_gains)
 FITTING(noise_moment)
@@ -100,20 +144,39 @@ FITTING(inverses)
 FITTING(harmonic)
 FITTING(shares)
 
-FUNCTION(minimise, "aaanxn",
-         Minima task = {a[0].array, a[1].array, a[2].array, a[3].count, a[4].number}; RUN(minimise))
-FUNCTION(move_chain, "aaaaannnnnnnnn",
+FUNCTION(minimise, "aaanxxn",
+         Minima task = {a[0].array, a[1].array, a[2].array, a[3].count, a[4].number, a[5].number};
+         RUN(minimise))
+FUNCTION(move_chain, "arraannnnnnnnn",
          Chain task = {a[0].array, a[1].array, a[2].array, a[3].array, a[4].array, a[5].count, a[6].count,
                        a[7].count, a[8].count, a[9].count, a[10].count, a[11].count, a[12].count};
          RUN(move_chain))
-FUNCTION(move_spectra, "aaaaaannnnnnnn",
+FUNCTION(move_spectra, "arraaannnnnnnn",
          Spectra task = {a[0].array, a[1].array, a[2].array, a[3].array, a[4].array, a[5].array, a[6].count,
                          a[7].count, a[8].count, a[9].count, a[10].count, a[11].count, a[12].count};
          RUN(move_spectra))
 
+/* setup(torch.float32, torch.bool), once. */
+static PyObject *setup_of(PyObject *self, PyObject *const *given, Py_ssize_t size) {
+    (void)self;
+    if (size != 2) {
+        PyErr_SetString(PyExc_TypeError, "expected two types");
+        return NULL;
+    }
+    single = Py_NewRef(given[0]);
+    boolean = Py_NewRef(given[1]);
+    name_dtype = PyUnicode_InternFromString("dtype");
+    name_is_cpu = PyUnicode_InternFromString("is_cpu");
+    name_requires_grad = PyUnicode_InternFromString("requires_grad");
+    name_is_contiguous = PyUnicode_InternFromString("is_contiguous");
+    name_data_ptr = PyUnicode_InternFromString("data_ptr");
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
 #define ENTRY(name) {#name, (PyCFunction)(void (*)(void))name##_of, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ENTRY(decode), ENTRY(logistic), ENTRY(density), ENTRY(slope), ENTRY(through), ENTRY(sums),
+    ENTRY(setup), ENTRY(decode), ENTRY(logistic), ENTRY(density), ENTRY(slope), ENTRY(through), ENTRY(sums),
     ENTRY(log_densities), ENTRY(gradients), ENTRY(langevin), ENTRY(decide), ENTRY(exchange), ENTRY(marginal_fit),
     ENTRY(marginal_gains), ENTRY(noise_moment), ENTRY(speech_moment), ENTRY(inverses), ENTRY(harmonic),
     ENTRY(shares), ENTRY(minimise), ENTRY(move_chain), ENTRY(move_spectra), {NULL, NULL, 0, NULL}};

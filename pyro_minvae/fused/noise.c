@@ -216,7 +216,8 @@ static inline float minimiser(float a, float b, float slope) {
 
 static VECTORISED void minima(const void *task, Count start, Count stop) {
     const Minima *t = task;
-    for (Count i = start; i < stop; i++) t->out[i] = minimiser(t->a[i], t->b[i], t->slope);
+    for (Count i = start; i < stop; i++)
+        t->out[i] = minimiser(t->a ? t->a[i] : t->same, t->b[i], t->slope);
 }
 
 void minimise(const Minima *task, Count threads) {

@@ -28,12 +28,13 @@ typedef struct {
     Count batch, bins, columns, frames, up_batch, up_bin, up_column;
 } Spectra;
 
-/* Minimisers of a h + b / h + slope log h, one for each of `count` places. */
+/* Minimisers of a h + b / h + slope log h, one for each of `count` places; where there is no `a`, it is
+   `same` everywhere. */
 typedef struct {
     const float *a, *b;
     float *out;
     Count count;
-    float slope;
+    float same, slope;
 } Minima;
 
 void marginal_fit(const Fit *task, Count threads);

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.fused import at, fit, fit_rows, passes, row_count, threads, usual
+from pyro_minvae.fused import done, in_rows, row_count, threads
 
 
 def marginal_statistics(
@@ -75,12 +75,8 @@ def _fit(
     down: Tensor | None = None,
     source: int = 0,
 ) -> bool:
-    if not fit(sigma, gain, noise, power, up, down):
-        return False
     # P and Q lie side by side, so that theirs are the only rows with something between them.
-    if q is None and not fit(p):
-        return False
-    if q is not None and (p is None or not fit_rows(p) or not fit_rows(q) or p.stride() != q.stride()):
+    if p is not None and not (in_rows(p) and (q is None or (in_rows(q) and p.stride() == q.stride()))):
         return False
     sources, draws = (1, 1) if sigma is None else sigma.shape[:2]
     like = sigma[0, 0] if sigma is not None else noise
@@ -89,20 +85,18 @@ def _fit(
         return False
     if gain is not None and gain.shape != (sources, *like.shape[:-1]):
         return False
-    arrays = at((sigma, gain, noise, power, p, q, up, down))
     count, bins = row_count(like)
-    apart = bins if q is None else q.stride(-2)
-    getattr(passes(), name)(*arrays, sources, draws, count, bins, source, apart, threads())
-    return True
+    apart = bins if p is None else p.stride(-2)
+    arrays = sigma, gain, noise, power, p, q, up, down
+    return bool(done(name, *arrays, sources, draws, count, bins, source, apart, threads()))
 
 
-def minimise(a: Tensor, b: Tensor, slope: float) -> Tensor | None:
-    """The h >= 0 that minimise a h + b / h + slope log h, of the shape of both; None if it was not done."""
-    if not fit(a, b) or a.shape != b.shape:
+def minimise(a: Tensor | float, b: Tensor, slope: float) -> Tensor | None:
+    """The h >= 0 that minimise a h + b / h + slope log h, of the shape of b; None if it was not done."""
+    out, (many, same) = torch.empty_like(b), (a, 0.0) if isinstance(a, Tensor) else (None, a)
+    if many is not None and many.shape != b.shape:
         return None
-    out = torch.empty_like(a)
-    passes().minimise(*at((a, b, out)), a.numel(), slope, threads())
-    return out
+    return out if done("minimise", many, b, out, b.numel(), same, slope, threads()) else None
 
 
 def move_chain(A: Tensor, up: Tensor, down: Tensor, links: Tensor, sweeps: int) -> Tensor | None:
@@ -111,15 +105,11 @@ def move_chain(A: Tensor, up: Tensor, down: Tensor, links: Tensor, sweeps: int) 
     `links` [M + 1] or [..., M + 1] join a column and the one before. None if it was not done.
     """
     lie = _strides(up, down, A.shape)
-    if lie is None or not fit(A, links):
+    if lie is None:
         return None
-    batch, columns, frames = A.shape[:-2].numel(), *A.shape[-2:]
+    sizes = A.shape[:-2].numel(), *A.shape[-2:], *lie, links.shape[-1] if links.dim() > 1 else 0, sweeps
     out = torch.empty_like(A)
-    apart = links.shape[-1] if links.dim() > 1 else 0
-    passes().move_chain(
-        *at((A, up, down, links, out)), batch, columns, frames, *lie, apart, sweeps, threads()
-    )
-    return out
+    return out if done("move_chain", A, up, down, links, out, *sizes, threads()) else None
 
 
 def move_spectra(W: Tensor, up: Tensor, down: Tensor, A: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -128,18 +118,15 @@ def move_spectra(W: Tensor, up: Tensor, down: Tensor, A: Tensor) -> tuple[Tensor
     None if it was not done.
     """
     lie = _strides(up, down, W.shape)
-    if lie is None or not fit(W, A):
+    if lie is None:
         return None
-    batch, bins, columns = W.shape[:-2].numel(), *W.shape[-2:]
+    sizes = W.shape[:-2].numel(), *W.shape[-2:], A.shape[-1], *lie
     out = torch.empty_like(W), torch.empty_like(A)
-    passes().move_spectra(*at((W, up, down, A, *out)), batch, bins, columns, A.shape[-1], *lie, threads())
-    return out
+    return out if done("move_spectra", W, up, down, A, *out, *sizes, threads()) else None
 
 
 def _strides(up: Tensor, down: Tensor, shape: torch.Size) -> tuple[int, int, int] | None:
     """How far apart recordings, rows and columns of both arrays lie; None where they lie differently."""
-    if not (usual(up) and usual(down)) or up.shape != shape or down.shape != shape:
-        return None
-    if up.stride() != down.stride() or up.dim() > 3:
+    if up.shape != shape or down.shape != shape or up.stride() != down.stride() or up.dim() > 3:
         return None
     return (up.stride(0) if up.dim() == 3 else 0), up.stride(-2), up.stride(-1)

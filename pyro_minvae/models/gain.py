@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from pyro_minvae.models.minimisers import minimiser
@@ -57,7 +56,7 @@ def mean_field_gain(level: Tensor, bins: int, prior: GainPrior) -> Tensor:
     slope = bins + 1 - prior.shape
     if prior.rate == 0 and slope <= 0:
         raise ValueError(f"expected a shape below {bins + 1} where the rate is 0, got {prior.shape}")
-    return minimiser(torch.full_like(level, prior.rate), level, slope).clamp_min(TINY)
+    return minimiser(prior.rate, level, slope).clamp_min(TINY)
 
 
 def gain_statistics(sigma: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,18 +28,20 @@ def slopes(values: Tensor) -> Slope:
     return Slope(values.square(), values.abs(), values > 0)
 
 
-def minimiser(a: Tensor, b: Tensor, slope: Slope | float = 0.0) -> Tensor:
+def minimiser(a: Tensor | float, b: Tensor, slope: Slope | float = 0.0) -> Tensor:
     """The h >= 0 that minimises a h + b / h + slope log h, for a, b >= 0 (derivations, eq. 12.3); no cancellation.
 
     0 where a and b vanish together; `slope` broadcasts.
     """
-    tiny = torch.finfo(a.dtype).tiny
+    tiny = torch.finfo(b.dtype).tiny
+    if not isinstance(slope, Slope):
+        found = fused.minimise(a, b, slope)
+        if found is not None:
+            return found
+    a = a if isinstance(a, Tensor) else b.new_full((), a)
     if isinstance(slope, Slope):
         wide = torch.addcmul(slope.square, a, b, value=4).sqrt_().add_(slope.size)
         return torch.where(slope.positive, 2 * b / wide.clamp_min(tiny), wide / (2 * a).clamp_min(tiny))
-    found = fused.minimise(a, b, slope)
-    if found is not None:
-        return found
     if slope == 0:
         return (a * b).sqrt_().div_(a.clamp_min(tiny))
     wide = (a * b).mul_(4).add_(slope**2).sqrt_().add_(abs(slope))
