@@ -100,7 +100,10 @@ class Denoiser:
             if watch is not None:
                 watch(state)
         assert state is not None
-        mean = sum(list(recent)[1:], start=recent[0]) / len(recent)
+        mean, count = recent.popleft(), len(recent) + 1
+        for other in recent:
+            mean += other
+        mean /= count
         shared = state.responsibility
         if len(pieces) == 1:
             return [Filtered(mean, shared, state.iteration, state.acceptance)]

@@ -56,10 +56,10 @@ def harmonic_mean(sigma: Tensor) -> Tensor | None:
     return out if _fit("harmonic", sigma, None, None, None, p=out) else None
 
 
-def shares(sigma: Tensor, noise: Tensor) -> Tensor | None:
-    """mean_r[sigma_j / (sum_i sigma_i + noise)] [J, ..., N, F]; None if it was not done."""
+def shares(sigma: Tensor, noise: Tensor, gain: Tensor | None) -> Tensor | None:
+    """mean_r[g_j sigma_j / (sum_i g_i sigma_i + noise)] [J, ..., N, F]; None if it was not done."""
     out = torch.empty_like(sigma[:, 0])
-    return out if _fit("shares", sigma, None, noise, None, p=out) else None
+    return out if _fit("shares", sigma, gain, noise, None, p=out) else None
 
 
 def _fit(
@@ -76,7 +76,9 @@ def _fit(
     source: int = 0,
 ) -> bool:
     # P and Q lie side by side, so that theirs are the only rows with something between them.
-    if p is not None and not (in_rows(p) and (q is None or (in_rows(q) and p.stride() == q.stride()))):
+    if p is not None and not (p.is_contiguous() or in_rows(p)):
+        return False
+    if q is not None and (p is None or p.stride() != q.stride()):
         return False
     sources, draws = (1, 1) if sigma is None else sigma.shape[:2]
     like = sigma[0, 0] if sigma is not None else noise

@@ -40,8 +40,8 @@ from pyro_minvae.models.scratch import Scratch, cut, tiles
 class EMState(NamedTuple):
     """What one iteration leaves.
 
-    `draws` [J, D, ..., N, L] are the kept draws (D = chains x keep), `variances` [J, D, ..., N, F] their g sigma(z)
-    (g sigma(z) / w for heavy-tailed speech), `noise` [..., N, F] the noise variance, `gain` [J, ..., N]; `objective`
+    `draws` [J, D, ..., N, L] are the kept draws (D = chains x keep), `sigma` [J, D, ..., N, F] their sigma(z)
+    (sigma(z) / w for heavy-tailed speech), `noise` [..., N, F] the noise variance, `gain` [J, ..., N]; `objective`
     is -mean_r sum [log V + |x|^2 / V] + log p(noise) + log p(g) in nats, all recordings together, plus log p(w) in
     marginal E-steps; `acceptance` the share of accepted proposals; `responsibility` [J, ..., N] the probability of the
     audio component (None for priors without alpha). `published` tells that the loop is the papers' mean-field one.
@@ -49,7 +49,7 @@ class EMState(NamedTuple):
 
     iteration: int
     draws: Tensor
-    variances: Tensor
+    sigma: Tensor
     noise: Tensor
     gain: Tensor
     objective: float
@@ -57,12 +57,18 @@ class EMState(NamedTuple):
     responsibility: Tensor | None
     published: bool = False
 
+    @property
+    def variances(self) -> Tensor:
+        """g sigma(z), or g sigma(z) / w, of the kept draws [J, D, ..., N, F]."""
+        return self.gain[:, None, ..., None] * self.sigma
+
     def filters(self) -> Tensor:
         """The Wiener filters [J, ..., N, F]: the mean over the draws, or the papers' gamma / (gamma + WH).
 
         (derivations, eqs. 6.9 and 6.25)
         """
-        return masks(harmonic_mean(self.variances)[:, None] if self.published else self.variances, self.noise)
+        sigma = harmonic_mean(self.sigma)[:, None] if self.published else self.sigma
+        return masks(sigma, self.noise, self.gain)
 
 
 @torch.no_grad()
@@ -85,7 +91,7 @@ def mcem(
 
     Several recordings are a batch [B, N, F], padded to the longest one; `valid` [B, N] are the frames that exist
     (None: all). With `Streams` as the generator each gets what it would get alone. States that are not `watched` cost
-    less: the objective is NaN (`config.tolerance` needs it), and `variances` and `noise` hold until the loop goes on.
+    less: the objective is NaN (`config.tolerance` needs it), and `sigma` and `noise` hold until the loop goes on.
 
     Raises:
         ValueError: if `config.keep` exceeds `config.steps`, there is no source, the sources' latent vectors differ in
@@ -173,16 +179,14 @@ class _Engine:
         self._gather()
         self.responsibility = self._responsibilities()
         self._maximise()
-        room = None if self.watched else self.scratch("variances", self.kept)
-        variances = torch.mul(self.gain[:, None, ..., None], self.kept, out=room)
         weights = [w for w in self.responsibility if w is not None]
         return EMState(
             self.iteration,
             _stacked([voice.draws for voice in self.voices]),
-            variances,
+            self.kept.clone() if self.watched else self.kept,
             self.noise.variance(),
             self.gain,
-            self._objective(variances) if self.watched else math.nan,
+            self._objective() if self.watched else math.nan,
             self._share(accepted),
             _stacked(weights) if len(weights) == len(self.voices) else None,
             self.moment is not None,
@@ -195,8 +199,9 @@ class _Engine:
         moves = accepted.shape[0] * accepted.shape[1]
         return float((accepted * self.padding).sum() / (self.padding.sum() * moves))
 
-    def _objective(self, variances: Tensor) -> float:
+    def _objective(self) -> float:
         """See `EMState`: the likelihood, and log p of what the M-step fits, noise, gains and modes of weights."""
+        variances = self.gain[:, None, ..., None] * self.kept
         total = variances.sum(0) if len(variances) > 1 else variances[0]
         frames = mean_of(log_likelihood(self.power, total + self.noise.variance()))
         frames = frames + self.gain_prior.log_prob(self.gain).sum(0)

@@ -159,14 +159,14 @@ def first_frames(state: EMState, count: int) -> EMState:
     if state.noise.dim() == 3:
         state = state._replace(
             draws=state.draws[:, :, 0],
-            variances=state.variances[:, :, 0],
+            sigma=state.sigma[:, :, 0],
             noise=state.noise[0],
             gain=state.gain[:, 0],
         )
         weights = None if weights is None else weights[:, 0]
     return state._replace(
         draws=state.draws[..., :count, :],
-        variances=state.variances[..., :count, :],
+        sigma=state.sigma[..., :count, :],
         noise=state.noise[..., :count, :],
         gain=state.gain[..., :count],
         responsibility=None if weights is None else weights[..., :count],

@@ -9,16 +9,19 @@ from pyro_minvae.fused import noise as fused
 from pyro_minvae.models.scratch import Scratch, cut, tiles
 
 
-def masks(variances: Tensor, noise: Tensor) -> Tensor:
+def masks(variances: Tensor, noise: Tensor, gain: Tensor | None = None) -> Tensor:
     """mean_r [ v_j / (sum_i v_i + WH) ]: variances [J, R, ..., N, F] and noise [..., N, F] to [J, ..., N, F].
 
     (derivations, eqs. 6.9 and 7.6)
 
-    Each lies in [0, 1] and they sum to less than 1; the rest is the noise's.
+    Each lies in [0, 1] and they sum to less than 1; the rest is the noise's. With a `gain` [J, ..., N] the variances
+    are that many times those given.
     """
-    found = fused.shares(variances, noise)
+    found = fused.shares(variances, noise, gain)
     if found is not None:
         return found
+    if gain is not None:
+        variances = gain[:, None, ..., None] * variances
     mean, scratch = torch.empty_like(variances[:, 0]), Scratch()
     for part in tiles(noise):
         rest, share = cut(noise, part), cut(mean, part)

@@ -120,19 +120,21 @@ class Nmf:
         return self._spread(self.A)
 
     def variance(self) -> Tensor:
-        """(W H)' [..., N, F]."""
+        """(W H)' [..., N, F], and a part `TINY` that keeps it positive where all is silent."""
         # Asked for more often than W and A change.
         if self._known is None or self._known[0] is not self.W or self._known[1] is not self.A:
             self._known = self.W, self.A, self._product(None if self.lasting else "variance")
         return self._known[2]
 
     def _product(self, name: str | None) -> Tensor:
-        """(W H)' in a new array, or in the one of that name."""
+        """(W H)' + TINY in a new array, or in the one of that name."""
         H, W, room = self.H.mT, self.W.mT, None
         if name:
             self._scratch = self._scratch or Scratch()
             room = self._scratch(name, W, (*W.shape[:-2], H.shape[-2], W.shape[-1]))
-        return torch.matmul(H, W, out=room).clamp_min_(TINY)
+        if W.dim() == 2:  # one call, which takes half the time
+            return torch.addmm(W.new_full((1,), TINY), H, W, out=room)
+        return torch.matmul(H, W, out=room).add_(TINY)
 
     def update(self, statistics: Statistics) -> None:
         """One step of W, then one of A; neither lowers -mean_r sum [log V + |x|^2 / V] + log p(W, A).

@@ -33,7 +33,7 @@ def run(scene: Scene, config: Inference, noise: Nmf | None = None, *, watched: b
     generator, own = torch.Generator().manual_seed(0), scene.nmf() if noise is None else noise
     states = mcem(scene.sources, own, scene.power, config=config, generator=generator, watched=watched)
     # What is not watched is looked at before the loop goes on.
-    return [state if watched else state._replace(variances=state.variances.clone()) for state in states]
+    return [state if watched else state._replace(sigma=state.sigma.clone()) for state in states]
 
 
 @pytest.mark.parametrize("e_step", ["marginal", "mean-field"])

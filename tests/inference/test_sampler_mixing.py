@@ -107,7 +107,7 @@ def test_chains_that_mix_are_judged_so() -> None:
     scene = draw_scene(("standard",))
     config = settings(kernel="mala", step_size=1.0, warmup=50)
     state = last_state(scene, config)
-    state = state._replace(gain=torch.full_like(state.gain, 1e-12), variances=1e-12 * state.variances)
+    state = state._replace(gain=torch.full_like(state.gain, 1e-12))
     found, deviation = judge(scene.sources[0], state, scene.power, config, seed=0)
     assert found is not None
     assert (found.rhat < 1.1).all()
@@ -145,7 +145,7 @@ def test_first_frames_of_a_batch_are_the_first_recordings() -> None:
 
     batch = alone._replace(
         draws=twice(alone.draws, 2),
-        variances=twice(alone.variances, 2),
+        sigma=twice(alone.sigma, 2),
         noise=twice(alone.noise, 0),
         gain=twice(alone.gain, 1),
         responsibility=twice(alone.responsibility, 1),

@@ -67,9 +67,9 @@ class ChainState(NamedTuple):
     """Where the chains are and what their next step needs.
 
     Of `position` [..., N, L] the factors are `log_density` [..., N] (for kernels that compare no densities what
-    `finite_at` says) and the gradient of their sum is `gradient` [..., N, L] (None: unknown, or not wanted). `scale`
-    [..., N] is the step size, `moments` [2, ..., N, L] are
-    Adam's, `proposal` is what an independence sampler draws from. `age` counts steps.
+    `finite_at` said when they last moved, or 0) and the gradient of their sum is `gradient` [..., N, L] (None: unknown,
+    or not wanted). `scale` [..., N] is the step size, `moments` [2, ..., N, L] are Adam's, `proposal` is what an
+    independence sampler draws from. `age` counts steps.
     """
 
     position: Tensor

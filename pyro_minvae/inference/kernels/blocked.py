@@ -172,8 +172,10 @@ def known_gradient(log_density: LogDensity, state: ChainState) -> Tensor:
 
 
 def start(log_density: LogDensity, z: Tensor) -> ChainState:
-    """What `advance` goes on from."""
-    return ChainState(z, finite_at(log_density, z), gradient_at(log_density, z))
+    """What `advance` goes on from, which asks itself whether z is finite if it has to know."""
+    closed = getattr(log_density, "finite", None) is not None
+    said = z.new_zeros(z.shape[:-1]) if closed else factors_at(log_density, z)
+    return ChainState(z, said, gradient_at(log_density, z))
 
 
 def advance(
@@ -189,7 +191,8 @@ def advance(
     everywhere = state._replace(position=z, log_density=said, gradient=gradient, age=state.age + 1)
     if at_hand(z) and math.isfinite(float(said.sum())):
         return everywhere, ChainInfo(torch.ones_like(said, dtype=torch.bool))
-    finite, was_finite = said.isfinite(), state.log_density.isfinite()
+    before = finite_at(log_density, state.position)
+    finite, was_finite = said.isfinite(), before.isfinite()
     if reach_of(log_density) != (0, 0):
         finite = finite.all(-1, keepdim=True).expand(said.shape)
         was_finite = was_finite.all(-1, keepdim=True)
@@ -198,7 +201,7 @@ def advance(
         gradient = only(moved, gradient, known_gradient(log_density, state))
     new = everywhere._replace(
         position=only(moved, z, state.position),
-        log_density=torch.where(moved, said, state.log_density),
+        log_density=torch.where(moved, said, before),
         gradient=gradient,
     )
     return new, ChainInfo(moved)
