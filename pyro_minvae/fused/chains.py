@@ -39,9 +39,13 @@ class Gaussians:
         self._logs = _places(known) if self._fit and known else NO_LOGS
         self._shapes: dict[torch.Size, bool] = {}
 
+    def __reduce__(self) -> tuple[type[Gaussians], tuple[list[Normal], list[Tensor]]]:
+        """Copies hold tensors of their own, which lie elsewhere."""
+        return Gaussians, (self.parts, self.logs)
+
     def log_density(self, z: Tensor, weight: Tensor | None = None) -> Tensor | None:
         """log p(z), the sum over alpha, [..., N]; its mean for q(alpha = 1) = `weight` [..., N] if that is given."""
-        return self._ask("log_densities", z, z.shape[:-1], weight, self._logs)
+        return None if self._open(weight) else self._ask("log_densities", z, z.shape[:-1], weight, self._logs)
 
     def log_ratio(self, z: Tensor) -> Tensor | None:
         """log p(z | alpha = 1) - log p(z | alpha = 0) [..., N]."""
@@ -49,7 +53,11 @@ class Gaussians:
 
     def gradient(self, z: Tensor, weight: Tensor | None = None) -> Tensor | None:
         """That of `log_density` [..., N, L]."""
-        return self._ask("gradients", z, z.shape, weight, self._logs)
+        return None if self._open(weight) else self._ask("gradients", z, z.shape, weight, self._logs)
+
+    def _open(self, weight: Tensor | None) -> bool:
+        """Whether nothing tells how much either of two components counts."""
+        return weight is None and not self.logs and len(self.parts) > 1
 
     def _ask(
         self, name: str, z: Tensor, shape: torch.Size, weight: Tensor | None, logs: list[int | None]

@@ -40,7 +40,7 @@ def _of_variance(
     shape, width = sigma.shape, 1 if scale is None else scale.shape[-1]
     if not repeats(power, shape) or (others is not None and not repeats(others, shape)):
         return None
-    if scale is not None and not repeats(scale, shape if width > 1 else (*shape[:-1], 1)):
+    if scale is not None and (others is None or not repeats(scale, shape if width > 1 else (*shape[:-1], 1))):
         return None
     count, bins = row_count(sigma)
     operands = (*rows(power, bins), sigma, count, *rows(scale, width), *rows(others, bins))

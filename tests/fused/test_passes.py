@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -150,10 +151,27 @@ def test_gaussians(lead: tuple[int, ...]) -> None:
     said = (sound - lips + (logs[1] - logs[0])).sigmoid()
     for share, found in ((said.float(), both.gradient(z)), (weight, both.gradient(z, weight))):
         close(found, torch.lerp(*slopes, share[..., None]), 1e-4)
+    unweighted = chains.Gaussians(parts)
+    assert unweighted.log_density(z) is None
+    assert unweighted.gradient(z) is None
+    close(unweighted.log_ratio(z), sound - lips, 1e-5)
     for part, alone, slope in zip(parts, (lips, sound), slopes, strict=True):
         one = chains.Gaussians([part])
         close(one.log_density(z), alone)
         close(one.gradient(z), slope)
+
+
+def test_copies_of_gaussians_look_at_tensors_of_their_own() -> None:
+    parts, logs = normals((), 6, 11)
+    z = torch.randn(6, 11)
+    both = chains.Gaussians(parts, logs)
+    before, twin = both.log_density(z), copy.deepcopy(both)
+    for one in (*(tensor for part in parts for tensor in part), *logs):
+        one.fill_(torch.nan)
+    assert before is not None
+    again = twin.log_density(z)
+    assert again is not None
+    assert torch.equal(again, before)
 
 
 def test_langevin() -> None:
@@ -292,6 +310,7 @@ def test_others_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert speech.density(power.mT, sigma.mT) is None
     assert speech.density(power, sigma.clone().requires_grad_()) is None
     assert speech.density(power[:5], sigma) is None
+    assert speech.density(power, sigma, scale=sigma) is None
     assert speech.density(power.to("meta"), sigma) is None
     assert not speech.logistic_(sigma.mT)
     assert chains.langevin(power, sigma, sigma.double(), 0.1) is None
