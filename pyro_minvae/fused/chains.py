@@ -22,16 +22,17 @@ class Normal(NamedTuple):
 class Gaussians:
     """One component p(z), or two p(z | alpha) with log p(alpha) [..., N] in `logs`, for many questions about z.
 
-    All methods answer None where the passes do not take the arrays.
+    All methods answer None where the passes do not take the arrays, and where there are no parts.
     """
 
     def __init__(self, parts: Sequence[Normal], logs: Sequence[Tensor] = ()) -> None:
         self.parts, self.logs = list(parts), list(logs)
         self._wide = [one for part in parts for one in (part.mean, part.precision)]
         self._narrow = [*(part.constant for part in parts), *logs]
-        self._fit = len(parts) <= 2 and single(*self._wide, *self._narrow)
-        latent, fixed = self._wide[0].shape[-1], []
+        self._fit = 0 < len(parts) <= 2 and single(*self._wide, *self._narrow)
+        fixed: list[Tensor | int | None] = []
         for part in parts:
+            latent = part.precision.shape[-1]
             fixed += [*rows(part.mean, latent), *rows(part.precision, latent), *rows(part.constant, 1)]
         # Addresses of what is held here, so that nobody looks at it again.
         self._operands = _places(fixed) + [None, 1] * 3 * (2 - len(parts)) if self._fit else []

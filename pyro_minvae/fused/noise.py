@@ -24,8 +24,8 @@ def marginal_gain(
 ) -> tuple[Tensor, Tensor] | None:
     """sum_r sum_f |x|^2 sigma_j V^-2 and sum_r sum_f sigma_j V^-1 [..., N] of one source j; None if not done."""
     up, down = torch.empty_like(gain[source]), torch.empty_like(gain[source])
-    done = _fit("marginal_gains", sigma, gain, noise, power, up=up, down=down, source=source)
-    return (up, down) if done else None
+    fit = _fit("marginal_gains", sigma, gain, noise, power, up=up, down=down, source=source)
+    return (up, down) if fit else None
 
 
 def noise_moment(

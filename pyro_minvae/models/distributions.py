@@ -72,8 +72,8 @@ class Gaussian:
         self.mean, self.precision = mean, scale.reciprocal()
         self.curvature = self.precision.square()
         self.constant = -(scale.log().sum(-1) + 0.5 * scale.shape[-1] * math.log(2 * math.pi))
-        self.parts = fused.Normal(mean, self.precision, self.constant)
-        self._fused = fused.Gaussians([self.parts])
+        self.normal = fused.Normal(mean, self.precision, self.constant)
+        self._fused = fused.Gaussians([self.normal])
 
     def __call__(self, z: Tensor) -> Tensor:
         found = self._fused.log_density(z)

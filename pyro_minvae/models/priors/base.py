@@ -34,9 +34,8 @@ class Components:
         gaussians = [one for one in self.densities if isinstance(one, Gaussian)]
         self._gaussians = gaussians if len(gaussians) == len(self.densities) else None
         self._log_weights = None if weight is None else (torch.log1p(-weight), weight.log())
-        self._fused: fused.Gaussians | None = None
-        if self._gaussians is not None:
-            self._fused = fused.Gaussians([one.parts for one in gaussians], self._log_weights or ())
+        normals = [one.normal for one in self._gaussians or ()]
+        self._fused = fused.Gaussians(normals, self._log_weights or ())
         self.logit = None if weight is None else torch.logit(weight)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -45,7 +44,7 @@ class Components:
         Where frames are coupled these are the factors log p(z_n | z_(n-1)), which sum to the joint log density.
         (derivations, eqs. 2.2 and 3.12)
         """
-        found = None if self._fused is None else self._fused.log_density(z)
+        found = self._fused.log_density(z)
         if found is not None:
             return found
         parts = [of_z(z) for of_z in self.densities]
@@ -60,7 +59,7 @@ class Components:
         """
         if weight is None:
             return self.densities[0](z)
-        found = None if self._fused is None else self._fused.log_density(z, weight)
+        found = self._fused.log_density(z, weight)
         if found is not None:
             return found
         parts = [of_z(z) for of_z in self.densities]
@@ -68,7 +67,7 @@ class Components:
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """log p(z | alpha = 1, v) - log p(z | alpha = 0, v): [..., N, L] to [..., N]."""
-        found = None if self._fused is None else self._fused.log_ratio(z)
+        found = self._fused.log_ratio(z)
         if found is not None:
             return found
         lips, audio = self.densities
@@ -81,7 +80,7 @@ class Components:
         """
         if self._gaussians is None:
             return gradient_of(self.log_prob, z)[1]
-        found = None if self._fused is None else self._fused.gradient(z)
+        found = self._fused.gradient(z)
         if found is not None:
             return found
         weight = None
@@ -93,7 +92,7 @@ class Components:
         """Of the sum of `expected_log_prob` [..., N, L]."""
         if self._gaussians is None:
             return gradient_of(lambda z: self.expected_log_prob(z, weight), z)[1]
-        found = None if self._fused is None or weight is None else self._fused.gradient(z, weight)
+        found = None if weight is None else self._fused.gradient(z, weight)
         if found is not None:
             return found
         return _mean_gradient(self._gaussians, z, weight)
