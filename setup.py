@@ -17,8 +17,8 @@ FLAGS = [
 
 passes = Extension(
     "pyro_minvae.fused._passes",
-    [f"{FOLDER}/{name}.c" for name in ("module", "rows", "speech", "chains", "noise")],
-    depends=[f"{FOLDER}/{name}.h" for name in ("passes", "speech", "chains", "noise")],
+    [f"{FOLDER}/{name}.c" for name in ("module", "rows", "speech", "chains", "noise", "products")],
+    depends=[f"{FOLDER}/{name}.h" for name in ("passes", "speech", "chains", "noise", "products")],
     extra_compile_args=FLAGS,
     # Without a compiler, or with one that does not know these words, the library does the same with torch.
     optional=True,

@@ -49,11 +49,11 @@ from pyro_minvae.evaluation.metrics import score
 from pyro_minvae.evaluation.summary import bootstrap
 from pyro_minvae.features.stft import analyse, frame_count, synthesise
 from pyro_minvae.features.stft import power as power_of
-from pyro_minvae.inference.maximise import marginal_statistics, mean_field_statistics
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.media.audio import mono, read_audio, resample
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
 from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.statistics import MixtureStatistics
 from pyro_minvae.recipe import preset_names
 from pyro_minvae.types import Lips, Visual
 
@@ -158,14 +158,14 @@ def oracle_masks(enhancer: Enhancer, plan: Plan, truth: Truth, seed: int) -> dic
     generator = torch.Generator().manual_seed(seed)
     true_noise = Nmf(truth.noise, rank=plan.true_rank, generator=generator)
     for _ in range(FITTING):
-        true_noise.update(mean_field_statistics(truth.noise))
+        true_noise.update(MixtureStatistics(truth.noise))
     variance = true_noise.variance()
     found = {}
     if recipe.guide.kind != "visual":
         oracle = enhancer.trained.guide.posteriors(truth.speech, truth.visual)[-1].mean
         sigma = model.variance(oracle.expand(len(truth.power), -1), truth.visual)
         rate = recipe.stft.rate / recipe.stft.hop
-        learnt = noise_model(recipe.noise, truth.power, rate=rate, speech=sigma, generator=generator)
+        learnt = noise_model(recipe.noise, truth.power, rate=rate, speech=lambda: sigma, generator=generator)
         found["oracle z, noise learnt"] = with_known_speech(sigma, learnt, truth.power, enhancer)
         found[CEILING] = with_known_noise(sigma, variance, truth.power, enhancer)
     seen = lips_only(enhancer, truth.visual, len(truth.power))
@@ -191,7 +191,7 @@ def with_known_speech(sigma: Tensor, noise: Nmf, power: Tensor, enhancer: Enhanc
     """The filter after EM's M-steps of noise and gain at fixed sigma [N, F]."""
     gain, variance = torch.ones(len(power)), noise.variance()
     for _ in range(enhancer.recipe.inference.iterations):
-        noise.update(marginal_statistics((gain[:, None] * sigma)[None, None], power))
+        noise.update(MixtureStatistics(power, (gain[:, None] * sigma)[None, None]))
         variance = noise.variance()
         gain = next_gain(gain, sigma, variance, power, enhancer)
     return masks((gain[:, None] * sigma)[None, None], variance)[0]

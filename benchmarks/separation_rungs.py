@@ -28,12 +28,12 @@ from pyro_minvae.denoiser import Denoiser, Piece
 from pyro_minvae.evaluation.separation import Answer, System, Task
 from pyro_minvae.features.stft import analyse, frame_count, synthesise
 from pyro_minvae.features.stft import power as power_of
-from pyro_minvae.inference.maximise import marginal_statistics, mean_field_statistics
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.media.audio import resample
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.statistics import MixtureStatistics
 from pyro_minvae.noise import Floor
 from pyro_minvae.separator import Separator
 from pyro_minvae.types import Visual
@@ -131,10 +131,12 @@ def filters(rung: str, truth: Truth, task: Task, separator: Separator, recipe: R
     if rung == NOISE:
         noise = Nmf(truth.noise, rank=TRUE_RANK, generator=generator)
         for _ in range(FITTING):
-            noise.update(mean_field_statistics(truth.noise))
+            noise.update(MixtureStatistics(truth.noise))
     else:
         rate = recipe.stft.rate / recipe.stft.hop
-        noise = noise_model(recipe.noise, truth.power, rate=rate, speech=sigma.sum(0), generator=generator)
+        noise = noise_model(
+            recipe.noise, truth.power, rate=rate, speech=lambda: sigma.sum(0), generator=generator
+        )
     gain = torch.ones(sigma.shape[:-1])
     if rung == GAINS:
         # The most likely gain of a known power: g = mean_f |s|^2 / sigma.
@@ -142,7 +144,7 @@ def filters(rung: str, truth: Truth, task: Task, separator: Separator, recipe: R
     # As often as the loop would: noise models learn the speech too, if they are given the time.
     for _ in range(recipe.inference.iterations):
         if rung != NOISE:
-            noise.update(marginal_statistics((gain[..., None] * sigma)[:, None], truth.power))
+            noise.update(MixtureStatistics(truth.power, (gain[..., None] * sigma)[:, None]))
         if rung != GAINS and recipe.inference.gain:
             gain = next_gains(gain, sigma, noise.variance(), truth.power, recipe)
     return masks((gain[..., None] * sigma)[:, None], noise.variance())

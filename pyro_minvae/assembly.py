@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from pyro.distributions import TorchDistribution
@@ -139,21 +140,21 @@ def noise_model(
     power: Tensor,
     *,
     rate: float,
-    speech: Tensor,
+    speech: Callable[[], Tensor],
     generator: Generator,
     exponent: float = 0.5,
 ) -> Nmf:
     """The noise model that a section names, for the mixture's `power` [..., N, F].
 
-    `rate` is in frames per second; `speech` [..., N, F] is the variance of the speech where the chains start;
-    `exponent` is that of plain NMF's updates.
+    `rate` is in frames per second; `speech` tells the variance of the speech [..., N, F] where the chains start, if
+    somebody wants to know; `exponent` is that of plain NMF's updates.
     """
     if isinstance(section, noise.Floor):
         return Floor(power, level=section.level_db)
     spectra = None
     if section.quiet > 0:
         rank = 1 if isinstance(section, noise.Stationary) else section.rank
-        weights = quiet_frames(speech, share=section.quiet)
+        weights = quiet_frames(speech(), share=section.quiet)
         spectra = quiet_spectra(power, weights, rank=rank, generator=generator)
     start: dict[str, Any] = {"generator": generator, "spectra": spectra}
     match section:

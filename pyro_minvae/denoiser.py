@@ -166,10 +166,12 @@ class Denoiser:
         found = [
             self.source(piece.power, visual, j) for visual, j in zip(piece.visuals, systems, strict=True)
         ]
-        seen = [_loudness(source) for source in found if source.visual is not None]
-        for j, source in enumerate(found):
-            if source.visual is None and seen:
-                found[j] = self._beside(source, sum(seen[1:], start=seen[0]), piece.power, systems[j])
+        blind = [j for j, source in enumerate(found) if source.visual is None]
+        if blind and len(blind) < len(found):
+            first, *others = (_loudness(source) for source in found if source.visual is not None)
+            seen = sum(others, start=first)
+            for j in blind:
+                found[j] = self._beside(found[j], seen, piece.power, systems[j])
         return set_apart(found)
 
     def _beside(self, source: Source, seen: Tensor, power: Tensor, j: int) -> Source:
@@ -205,12 +207,11 @@ class Denoiser:
 
     def _noise(self, piece: Piece, sources: Sequence[Source], generator: torch.Generator) -> Nmf:
         stft = self.recipe.stft
-        speech = torch.stack([_loudness(source) for source in sources])
         return noise_model(
             self.recipe.noise,
             piece.power,
             rate=stft.rate / stft.hop,
-            speech=speech.sum(0),
+            speech=lambda: torch.stack([_loudness(source) for source in sources]).sum(0),
             generator=generator,
             exponent=exponent_of(self.recipe.inference, sources),
         )

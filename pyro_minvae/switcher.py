@@ -151,7 +151,7 @@ class Switcher:
             recipe.noise,
             piece.power,
             rate=stft.rate / stft.hop,
-            speech=torch.stack([one.model.variance(one.start, one.visual) for one in first]).sum(0),
+            speech=lambda: torch.stack([one.model.variance(one.start, one.visual) for one in first]).sum(0),
             generator=generator,
         )
         return switching_em(

@@ -9,9 +9,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf, Statistics, stationary
+from pyro_minvae.models.noise import Nmf, stationary
 from pyro_minvae.models.noise_ard import ArdNmf
 from pyro_minvae.models.noise_chain import ChainNmf
+from pyro_minvae.models.statistics import Statistics
 
 Make = Callable[..., Nmf]
 # Each is called as make(power, generator=..., rank=...); stationary noise has no rank.
@@ -50,7 +51,7 @@ class Problem(NamedTuple):
             total = self.speech.sum(0) + noise
             return self.power * (total**-2).mean(0), (1 / total).mean(0)
 
-        return means
+        return Statistics(means)
 
     def to(self, dtype: torch.dtype) -> Problem:
         return Problem(self.speech.to(dtype), self.power.to(dtype))

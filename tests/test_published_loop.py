@@ -28,12 +28,12 @@ from published import (
 )
 from scenes import FRAMES, Frozen, Scene, draw_scene, settings, si_sdr, use_kernel
 
-from pyro_minvae.inference.maximise import marginal_statistics as package_statistics
 from pyro_minvae.inference.mcem import EMState, mcem
 from pyro_minvae.inference.stretches import exponent_of
 from pyro_minvae.inference.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.wiener import masks
 from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.statistics import MixtureStatistics
 
 PAPER = {"kernel": "metropolis", "step_size": 0.1, "average": 1}
 
@@ -68,7 +68,7 @@ def test_targets_are_those_of_the_package(kind: str, e_step: str) -> None:
     other = torch.rand(scene.power.shape, generator=generator, dtype=torch.float64)
     if e_step == "mean-field":
         own = mean_field_density(prior, None if pi is None else pi.numpy(), other.T.numpy(), gain.numpy())
-        theirs = mean_field_target(speech, scale=gain[:, None], expected=other, weight=pi)
+        theirs = mean_field_target(speech, scale=gain[:, None], ratio=other / gain[:, None], weight=pi)
     else:
         own = marginal_density(prior, scene.power.T.numpy(), gain.numpy(), other.T.numpy())
         theirs = marginal_target(speech, scale=gain[:, None], others=other, power=scene.power)
@@ -87,7 +87,7 @@ def test_noise_updates_are_those_of_the_package() -> None:
     W, H = noise.W.numpy().copy(), noise.H.numpy().copy()
     variances = torch.rand((4, *scene.power.shape), dtype=torch.float64) + 0.1
     for _ in range(3):
-        noise.update(package_statistics(variances[None], scene.power))
+        noise.update(MixtureStatistics(scene.power, variances[None]))
         statistics = marginal_statistics(scene.power.T.numpy(), variances.mT.numpy())
         W, H = update_noise(W, H, statistics, 0.5)
     np.testing.assert_allclose(W, noise.W.numpy(), rtol=1e-10)

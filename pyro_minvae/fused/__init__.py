@@ -2,7 +2,7 @@
 
 A call of torch does one operation on all of an array; what the loop does with a spectrum takes ten of them, which read
 and write memory ten times and cost their own beginning ten times. The functions here do all of it in one go, in C
-(`speech.c`, `chains.c`, `noise.c`), with the vectors of the processor at hand and torch's own threads.
+(`speech.c`, `chains.c`, `noise.c`, `products.c`), with the vectors of the processor at hand and torch's own threads.
 
 They take arrays in single precision that lie in one piece in this machine's memory, where no graph is wanted. For
 others, and where the library was installed without a C compiler (`compiled` is False then), they answer None or False,
@@ -61,10 +61,3 @@ def row_count(array: Tensor) -> tuple[int, int]:
 def rows(array: Tensor | None, width: int) -> tuple[Tensor | None, int]:
     """An array that is repeated, and how many rows of `width` numbers it has."""
     return array, 1 if array is None else array.numel() // width
-
-
-def in_rows(array: Tensor) -> bool:
-    """Whether rows [..., F] lie equally far apart, and their numbers next to each other."""
-    strides, shape = array.stride(), array.shape
-    even = all(shape[i] == 1 or strides[i] == strides[i + 1] * shape[i + 1] for i in range(len(shape) - 2))
-    return strides[-1] == 1 and even

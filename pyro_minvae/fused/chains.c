@@ -30,10 +30,8 @@ static VECTORISED void density_of_rows(const void *task, Count start, Count stop
             float other = log_normal(&t->parts[1], z, row, t->latent);
             if (t->weight.values)
                 sum = between(sum, other, *row_of(t->weight, row, 1));
-            else if (t->logs[0].values)
-                sum = log_add(sum + *row_of(t->logs[0], row, 1), other + *row_of(t->logs[1], row, 1));
             else
-                sum = other - sum;
+                sum = log_add(sum + *row_of(t->logs[0], row, 1), other + *row_of(t->logs[1], row, 1));
         }
         t->out[row] = sum;
     }
@@ -41,6 +39,30 @@ static VECTORISED void density_of_rows(const void *task, Count start, Count stop
 
 void log_densities(const Mixture *task, Count threads) {
     over_rows(density_of_rows, task, task->rows, task->rows * task->latent, threads);
+}
+
+/* p(alpha = 1) given `draws` rows z of each of `rows` places: of their mean log ratio, or the mean of each one's. */
+static VECTORISED void responsibility_rows(const void *task, Count start, Count stop) {
+    const Responsibility *t = task;
+    const Mixture *m = &t->of;
+    for (Count row = start; row < stop; row++) {
+        const float logit = *row_of(m->logs[1], row, 1) - *row_of(m->logs[0], row, 1);
+        float ratios = 0, shares = 0;
+        for (Count draw = 0; draw < t->draws; draw++) {
+            const float *z = m->z + (draw * m->rows + row) * m->latent;
+            const float ratio =
+                log_normal(&m->parts[1], z, row, m->latent) - log_normal(&m->parts[0], z, row, m->latent);
+            ratios += ratio;
+            if (!t->mean_ratio) shares += 1.0f / (1.0f + expf(-(logit + ratio)));
+        }
+        const float ratio = logit + ratios / (float)t->draws;
+        m->out[row] = t->mean_ratio ? 1.0f / (1.0f + expf(-ratio)) : shares / (float)t->draws;
+    }
+}
+
+void responsibilities(const Responsibility *task, Count threads) {
+    const Count rows = task->of.rows;
+    over_rows(responsibility_rows, task, rows, rows * task->draws * task->of.latent, threads);
 }
 
 static VECTORISED void gradient_rows(const void *task, Count start, Count stop) {

@@ -10,8 +10,7 @@ typedef struct {
     Rows mean, precision, constant;
 } Normal;
 
-/* One component, or two with q(alpha = 1) = `weight`, or with log p(alpha) = `logs`: `logs[1] - logs[0]` is the logit.
-   Without either the log density is that of the second less that of the first. */
+/* One component, or two with q(alpha = 1) = `weight` or log p(alpha) = `logs`: `logs[1] - logs[0]` is the logit. */
 typedef struct {
     Normal parts[2];
     Rows weight, logs[2];
@@ -19,6 +18,12 @@ typedef struct {
     float *out;
     Count count, rows, latent;
 } Mixture;
+
+/* Of two components with `logs`; the prior is the same for every one of so many draws. */
+typedef struct {
+    Mixture of;
+    Count draws, mean_ratio;
+} Responsibility;
 
 typedef struct {
     const float *z, *gradient, *normal;
@@ -37,6 +42,7 @@ typedef struct {
 } Decision;
 
 void log_densities(const Mixture *task, Count threads);
+void responsibilities(const Responsibility *task, Count threads);
 void gradients(const Mixture *task, Count threads);
 void langevin(const Langevin *task, Count threads);
 void decide(const Decision *task, Count threads);

@@ -48,9 +48,15 @@ class Gaussians:
         """log p(z), the sum over alpha, [..., N]; its mean for q(alpha = 1) = `weight` [..., N] if that is given."""
         return None if self._open(weight) else self._ask("log_densities", z, z.shape[:-1], weight, self._logs)
 
-    def log_ratio(self, z: Tensor) -> Tensor | None:
-        """log p(z | alpha = 1) - log p(z | alpha = 0) [..., N]."""
-        return self._ask("log_densities", z, z.shape[:-1], None, NO_LOGS)
+    def responsibility(self, draws: Tensor, *, mean_ratio: bool) -> Tensor | None:
+        """p(alpha = 1) [..., N] of draws [D, ..., N, L]: that of their mean log ratio, or the mean of each draw's."""
+        shape, latent = draws.shape[1:], draws.shape[-1]
+        if not (self._fit and self.logs and len(self.parts) == 2 and self._repeats(draws.shape[1:])):
+            return None
+        out = draws.new_empty(shape[:-1])
+        sizes = 2, out.numel(), latent, len(draws), int(mean_ratio)
+        operands = (*self._operands, None, 1, *self._logs)
+        return out if done("responsibilities", *operands, draws, out, *sizes, threads()) else None
 
     def gradient(self, z: Tensor, weight: Tensor | None = None) -> Tensor | None:
         """That of `log_density` [..., N, L]."""
@@ -63,7 +69,7 @@ class Gaussians:
     def _ask(
         self, name: str, z: Tensor, shape: torch.Size, weight: Tensor | None, logs: list[int | None]
     ) -> Tensor | None:
-        if not (self._fit and self._repeats(z)):
+        if not (self._fit and self._repeats(z.shape)):
             return None
         if weight is not None and not repeats(weight, z.shape[:-1]):
             return None
@@ -72,9 +78,8 @@ class Gaussians:
         sizes = len(self.parts), z.numel() // latent, latent, threads()
         return out if done(name, *operands, z, out, *sizes) else None
 
-    def _repeats(self, z: Tensor) -> bool:
-        """Whether all parts repeat over z."""
-        shape = z.shape
+    def _repeats(self, shape: torch.Size) -> bool:
+        """Whether all parts repeat over z of that shape."""
         found = self._shapes.get(shape)
         if found is None:
             found = all(repeats(one, shape) for one in self._wide)

@@ -6,9 +6,10 @@
 
 #include "chains.h"
 #include "noise.h"
+#include "products.h"
 #include "speech.h"
 
-#define MOST 24
+#define MOST 26
 
 typedef union {
     void *array;
@@ -76,7 +77,7 @@ static int taken(PyObject *const *given, Py_ssize_t size, const char *kinds, Arg
     static PyObject *name##_of(PyObject *self, PyObject *const *given, Py_ssize_t size) {            \
         (void)self;                                                                                  \
         Argument a[MOST];                                                                            \
-        const int fit = taken(given, size, kinds, a);                                                \
+        int fit = taken(given, size, kinds, a);                                                      \
         if (fit < 0) return NULL;                                                                    \
         if (!fit) Py_RETURN_FALSE;                                                                   \
         __VA_ARGS__                                                                                  \
@@ -94,6 +95,7 @@ static int taken(PyObject *const *given, Py_ssize_t size, const char *kinds, Arg
 FUNCTION(decode, "annxxn",
          Decode task = {a[0].array, a[1].count, a[2].count, a[3].number, a[4].number}; RUN(decode))
 FUNCTION(logistic, "annn", Decode task = {a[0].array, a[1].count, a[2].count, 0, 0}; RUN(logistic))
+FUNCTION(bend, "aannn", Bend task = {a[0].array, a[1].array, a[2].count, a[3].count}; RUN(bend))
 #define DENSITY {ROWS(0), ROWS(2), ROWS(4), ROWS(6), a[8].array, a[9].count, a[10].count, a[11].count}
 FUNCTION(density, "ananananannnn", Density task = DENSITY; RUN(density))
 FUNCTION(slope, "ananananannnn", Density task = DENSITY; RUN(slope))
@@ -109,6 +111,8 @@ FUNCTION(sums, "aaannnn", Sums task = {a[0].array, a[1].array, a[2].array, a[3].
      ROWS(12), {ROWS(14), ROWS(16)}, a[18].array, a[19].array, a[20].count, a[21].count, a[22].count}
 FUNCTION(log_densities, "anananananananananaannnn", Mixture task = MIXTURE; RUN(log_densities))
 FUNCTION(gradients, "anananananananananaannnn", Mixture task = MIXTURE; RUN(gradients))
+#define SHARED {MIXTURE, a[23].count, a[24].count}
+FUNCTION(responsibilities, "anananananananananaannnnnn", Responsibility task = SHARED; RUN(responsibilities))
 
 FUNCTION(langevin, "aaaanxn",
          Langevin task = {a[0].array, a[1].array, a[2].array, a[3].array, a[4].count, a[5].number}; RUN(langevin))
@@ -131,16 +135,14 @@ static PyObject *exchange_of(PyObject *self, PyObject *const *given, Py_ssize_t 
     return PyBool_FromLong(most);
 }
 
-/* sigma, gain, noise, power, p, q, up, down, sources, draws, rows, bins, source, apart, threads. */
+/* sigma, gain, noise, power, p, up, down, sources, draws, rows, bins, source, threads. */
 #define FIT                                                                                          \
     {a[0].array, a[1].array, a[2].array, a[3].array, a[4].array, a[5].array, a[6].array,             \
-     a[7].array, a[8].count, a[9].count, a[10].count, a[11].count, a[12].count, a[13].count}
-#define FITTING(name) FUNCTION(name, "aaaarraannnnnnn", Fit task = FIT; RUN(name))
-FITTING(marginal_fit)
+     a[7].count, a[8].count, a[9].count, a[10].count, a[11].count}
+#define FITTING(name) FUNCTION(name, "aaaaaaannnnnn", Fit task = FIT; RUN(name))
 FITTING(marginal_gains)
 FITTING(noise_moment)
 FITTING(speech_moment)
-FITTING(inverses)
 FITTING(harmonic)
 FITTING(shares)
 
@@ -155,6 +157,17 @@ FUNCTION(move_spectra, "arraaannnnnnnn",
          Spectra task = {a[0].array, a[1].array, a[2].array, a[3].array, a[4].array, a[5].array, a[6].count,
                          a[7].count, a[8].count, a[9].count, a[10].count, a[11].count, a[12].count};
          RUN(move_spectra))
+
+/* W, H, q, sigma, gain, noise, power, out, sources, draws, batch, frames, bins, rank, threads. */
+#define PRODUCT                                                                                      \
+    {a[0].array, a[1].array, a[2].array,                                                            \
+     {a[3].array, a[4].array, a[5].array, a[6].array, NULL, NULL, NULL,                              \
+      a[8].count, a[9].count, a[10].count * a[11].count, a[12].count, 0},                            \
+     a[7].array, a[10].count, a[11].count, a[13].count}
+#define MULTIPLIED "aaaaaaaannnnnnn"
+FUNCTION(product, MULTIPLIED, Product task = PRODUCT; RUN(product))
+FUNCTION(onto_spectra, MULTIPLIED, Product task = PRODUCT; RUN(fit = onto_spectra); if (!fit) Py_RETURN_FALSE;)
+FUNCTION(onto_activations, MULTIPLIED, Product task = PRODUCT; RUN(onto_activations))
 
 /* setup(torch.float32, torch.bool), once. */
 static PyObject *setup_of(PyObject *self, PyObject *const *given, Py_ssize_t size) {
@@ -176,10 +189,11 @@ static PyObject *setup_of(PyObject *self, PyObject *const *given, Py_ssize_t siz
 
 #define ENTRY(name) {#name, (PyCFunction)(void (*)(void))name##_of, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ENTRY(setup), ENTRY(decode), ENTRY(logistic), ENTRY(density), ENTRY(slope), ENTRY(through), ENTRY(sums),
-    ENTRY(log_densities), ENTRY(gradients), ENTRY(langevin), ENTRY(decide), ENTRY(exchange), ENTRY(marginal_fit),
-    ENTRY(marginal_gains), ENTRY(noise_moment), ENTRY(speech_moment), ENTRY(inverses), ENTRY(harmonic),
-    ENTRY(shares), ENTRY(minimise), ENTRY(move_chain), ENTRY(move_spectra), {NULL, NULL, 0, NULL}};
+    ENTRY(setup), ENTRY(decode), ENTRY(logistic), ENTRY(bend), ENTRY(density), ENTRY(slope),
+    ENTRY(through), ENTRY(sums), ENTRY(log_densities), ENTRY(responsibilities), ENTRY(gradients),
+    ENTRY(langevin), ENTRY(decide), ENTRY(exchange), ENTRY(marginal_gains), ENTRY(noise_moment),
+    ENTRY(speech_moment), ENTRY(harmonic), ENTRY(shares), ENTRY(minimise), ENTRY(move_chain),
+    ENTRY(move_spectra), ENTRY(product), ENTRY(onto_spectra), ENTRY(onto_activations), {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_passes", NULL, 0, methods, NULL, NULL, NULL, NULL};
 

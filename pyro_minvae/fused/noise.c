@@ -2,56 +2,6 @@
 
 #include "noise.h"
 
-/* The place of one source's draw, at a row. */
-static inline const float *draw_of(const Fit *t, Count source, Count draw, Count row) {
-    return t->sigma + ((source * t->draws + draw) * t->rows + row) * t->bins;
-}
-
-static inline float gain_of(const Fit *t, Count source, Count row) {
-    return t->gain ? t->gain[source * t->rows + row] : 1.0f;
-}
-
-/* V = sum_j g_j sigma_j + noise of a draw, `count` bins from `first`. */
-static inline void total_of(
-    const Fit *t, Count draw, Count row, Count first, Count count, float *restrict v) {
-    const float *restrict noise = t->noise + row * t->bins + first;
-    for (Count f = 0; f < count; f++) v[f] = noise[f];
-    for (Count j = 0; j < t->sources; j++) {
-        const float gain = gain_of(t, j, row), *restrict sigma = draw_of(t, j, draw, row) + first;
-        for (Count f = 0; f < count; f++) v[f] += gain * sigma[f];
-    }
-}
-
-/* P = mean_r |x|^2 V^-2 and Q = mean_r V^-1. */
-static VECTORISED void marginal_rows(const void *task, Count start, Count stop) {
-    const Fit *t = task;
-    const float each = 1.0f / (float)t->draws;
-    for (Count row = start; row < stop; row++) {
-        for (Count first = 0; first < t->bins; first += BLOCK) {
-            const Count count = least(BLOCK, t->bins - first), into = row * t->apart + first;
-            const float *restrict power = t->power + row * t->bins + first;
-            float *restrict p_out = t->p + into, *restrict q_out = t->q + into;
-            float v[BLOCK], p[BLOCK] = {0}, q[BLOCK] = {0};
-            for (Count r = 0; r < t->draws; r++) {
-                total_of(t, r, row, first, count, v);
-                for (Count f = 0; f < count; f++) {
-                    float inverse = 1.0f / v[f];
-                    q[f] += inverse;
-                    p[f] += inverse * inverse;
-                }
-            }
-            for (Count f = 0; f < count; f++) {
-                p_out[f] = each * p[f] * power[f];
-                q_out[f] = each * q[f];
-            }
-        }
-    }
-}
-
-void marginal_fit(const Fit *task, Count threads) {
-    over_rows(marginal_rows, task, task->rows, task->rows * task->bins * task->draws, threads);
-}
-
 /* up = sum_r sum_f |x|^2 sigma_j V^-2 and down = sum_r sum_f sigma_j V^-1 of one source. */
 static VECTORISED void gain_rows(const void *task, Count start, Count stop) {
     const Fit *t = task;
@@ -116,42 +66,24 @@ void noise_moment(const Fit *task, Count threads) {
     over_rows(noise_moment_rows, task, task->rows, task->rows * task->bins, threads);
 }
 
-/* p = E|sqrt(g) s_j|^2 of one source. */
+/* p = E|s_j|^2 = E|sqrt(g) s_j|^2 / g of one source. */
 static VECTORISED void speech_moment_rows(const void *task, Count start, Count stop) {
     const Fit *t = task;
     for (Count row = start; row < stop; row++) {
-        const float gain = gain_of(t, t->source, row);
+        const float gain = gain_of(t, t->source, row), inverse = 1.0f / gain;
         for (Count first = 0; first < t->bins; first += BLOCK) {
             const Count count = least(BLOCK, t->bins - first), place = row * t->bins + first;
             const float *restrict power = t->power + place;
             const float *restrict sigma = draw_of(t, t->source, 0, row) + first;
             float *restrict out = t->p + place, v[BLOCK];
             total_of(t, 0, row, first, count, v);
-            for (Count f = 0; f < count; f++) out[f] = moment_of(gain * sigma[f], v[f], power[f]);
+            for (Count f = 0; f < count; f++) out[f] = inverse * moment_of(gain * sigma[f], v[f], power[f]);
         }
     }
 }
 
 void speech_moment(const Fit *task, Count threads) {
     over_rows(speech_moment_rows, task, task->rows, task->rows * task->bins, threads);
-}
-
-/* p = |x|^2 / noise^2 and q = 1 / noise. */
-static VECTORISED void inverse_rows(const void *task, Count start, Count stop) {
-    const Fit *t = task;
-    for (Count row = start; row < stop; row++) {
-        const float *restrict noise = t->noise + row * t->bins, *restrict power = t->power + row * t->bins;
-        float *restrict p = t->p + row * t->apart, *restrict q = t->q + row * t->apart;
-        for (Count f = 0; f < t->bins; f++) {
-            float inverse = 1.0f / noise[f];
-            q[f] = inverse;
-            p[f] = power[f] * inverse * inverse;
-        }
-    }
-}
-
-void inverses(const Fit *task, Count threads) {
-    over_rows(inverse_rows, task, task->rows, task->rows * task->bins, threads);
 }
 
 /* p = 1 / mean_r[1 / sigma] [sources, rows, bins]; rows are here those of all sources. */
@@ -252,30 +184,45 @@ void move_chain(const Chain *task, Count threads) {
     over_rows(chain_rows, task, rows, rows * task->frames * 8, threads);
 }
 
-/* W sqrt(up / down), its columns to a sum of one, which the activations take over (models/noise.py). */
+/* W sqrt(up / down) of a recording and the sums of its columns. */
+HERE void spectra_moved(
+    const Spectra *t, Count of, Count up_bin, Count up_column, float *restrict w, float *restrict sums) {
+    const float *up = t->up + of * t->up_batch, *down = t->down + of * t->up_batch;
+    const float *old = t->spectra + of * t->bins * t->columns;
+    for (Count k = 0; k < t->columns; k++) sums[k] = 0.0f;
+    for (Count f = 0; f < t->bins; f++) {
+        for (Count k = 0; k < t->columns; k++) {
+            const Count place = f * up_bin + k * up_column, own = f * t->columns + k;
+            const float ratio = up[place] / positive(down[place], 1e-30f);
+            const float moved = positive(old[own] * sqrtf(positive(ratio, 0.0f)), TINY);
+            w[own] = moved;
+            sums[k] += moved;
+        }
+    }
+}
+
+/* Its columns to a sum of one, which the activations take over (models/noise.py). Columns lie next to each other, so that
+   threads would write into the same lines: each takes whole recordings. */
 static VECTORISED void spectra_rows(const void *task, Count start, Count stop) {
     const Spectra *t = task;
-    for (Count row = start; row < stop; row++) {
-        const Count of = row / t->columns, column = row % t->columns;
-        const Count lie = of * t->up_batch + column * t->up_column;
-        const float *old = t->spectra + of * t->bins * t->columns + column;
-        float *w = t->spectra_out + of * t->bins * t->columns + column, sum = 0;
-        for (Count f = 0; f < t->bins; f++) {
-            const Count place = lie + f * t->up_bin;
-            float ratio = t->up[place] / positive(t->down[place], 1e-30f);
-            float moved = positive(old[f * t->columns] * sqrtf(positive(ratio, 0.0f)), TINY);
-            w[f * t->columns] = moved;
-            sum += moved;
-        }
-        for (Count f = 0; f < t->bins; f++) w[f * t->columns] /= sum;
-        for (Count m = 0; m < t->frames; m++) {
-            const Count place = row * t->frames + m;
-            t->activations_out[place] = positive(t->activations[place] * sum, TINY);
+    float sums[t->columns];
+    for (Count of = start; of < stop; of++) {
+        float *restrict w = t->spectra_out + of * t->bins * t->columns;
+        if (t->up_column == 1)
+            spectra_moved(t, of, t->up_bin, 1, w, sums);
+        else
+            spectra_moved(t, of, t->up_bin, t->up_column, w, sums);
+        for (Count f = 0; f < t->bins; f++)
+            for (Count k = 0; k < t->columns; k++) w[f * t->columns + k] /= sums[k];
+        for (Count k = 0; k < t->columns; k++) {
+            const Count place = (of * t->columns + k) * t->frames;
+            const float *restrict old = t->activations + place;
+            float *restrict out = t->activations_out + place;
+            for (Count m = 0; m < t->frames; m++) out[m] = positive(old[m] * sums[k], TINY);
         }
     }
 }
 
 void move_spectra(const Spectra *task, Count threads) {
-    const Count rows = task->batch * task->columns;
-    over_rows(spectra_rows, task, rows, rows * task->bins * 8, threads);
+    over_rows(spectra_rows, task, task->batch, task->batch * task->bins * task->columns * 8, threads);
 }

@@ -9,14 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.fused import done, in_rows, row_count, threads
-
-
-def marginal_statistics(
-    sigma: Tensor, gain: Tensor | None, noise: Tensor, power: Tensor, out: tuple[Tensor, Tensor]
-) -> bool:
-    """mean_r |x|^2 V^-2 and mean_r V^-1 with V = sum_j g_j sigma_j + noise in `out`; whether it was done."""
-    return _fit("marginal_fit", sigma, gain, noise, power, p=out[0], q=out[1])
+from pyro_minvae.fused import done, row_count, threads
 
 
 def marginal_gain(
@@ -41,13 +34,8 @@ def noise_moment(
 def speech_moment(
     harmonic: Tensor, gain: Tensor, noise: Tensor, power: Tensor, source: int, out: Tensor
 ) -> bool:
-    """E|sqrt(g) s_j|^2 of one source in `out` [..., N, F]; whether it was done."""
+    """E|s_j|^2 of one source in `out` [..., N, F]; whether it was done."""
     return _fit("speech_moment", harmonic[:, None], gain, noise, power, p=out, source=source)
-
-
-def inverses(power: Tensor, noise: Tensor, out: tuple[Tensor, Tensor]) -> bool:
-    """power / noise^2 and 1 / noise in `out`; whether it was done."""
-    return _fit("inverses", None, None, noise, power, p=out[0], q=out[1])
 
 
 def harmonic_mean(sigma: Tensor) -> Tensor | None:
@@ -70,16 +58,10 @@ def _fit(
     power: Tensor | None,
     *,
     p: Tensor | None = None,
-    q: Tensor | None = None,
     up: Tensor | None = None,
     down: Tensor | None = None,
     source: int = 0,
 ) -> bool:
-    # P and Q lie side by side, so that theirs are the only rows with something between them.
-    if p is not None and not (p.is_contiguous() or in_rows(p)):
-        return False
-    if q is not None and (p is None or p.stride() != q.stride()):
-        return False
     sources, draws = (1, 1) if sigma is None else sigma.shape[:2]
     like = sigma[0, 0] if sigma is not None else noise
     assert like is not None
@@ -88,9 +70,8 @@ def _fit(
     if gain is not None and gain.shape != (sources, *like.shape[:-1]):
         return False
     count, bins = row_count(like)
-    apart = bins if p is None else p.stride(-2)
-    arrays = sigma, gain, noise, power, p, q, up, down
-    return bool(done(name, *arrays, sources, draws, count, bins, source, apart, threads()))
+    arrays = sigma, gain, noise, power, p, up, down
+    return bool(done(name, *arrays, sources, draws, count, bins, source, threads()))
 
 
 def minimise(a: Tensor | float, b: Tensor, slope: float) -> Tensor | None:

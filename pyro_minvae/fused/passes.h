@@ -14,6 +14,9 @@
 #define VECTORISED
 #endif
 
+/* For what is written once and compiled for several constants. */
+#define HERE static inline __attribute__((always_inline))
+
 /* Bins that are dealt with together, in arrays that stay in the nearest cache. */
 #define BLOCK 128
 

@@ -32,6 +32,18 @@ void logistic(const Decode *task, Count threads) {
     over_rows(logistic_rows, task, task->rows, task->rows * task->bins, threads);
 }
 
+/* a (1 - a) times what comes back, in its place. */
+static VECTORISED void bend_rows(const void *task, Count start, Count stop) {
+    const Bend *t = task;
+    const float *restrict a = t->activations;
+    float *restrict back = t->back;
+    for (Count i = start * t->bins; i < stop * t->bins; i++) back[i] *= a[i] - a[i] * a[i];
+}
+
+void bend(const Bend *task, Count threads) {
+    over_rows(bend_rows, task, task->rows, task->rows * task->bins, threads);
+}
+
 /* V = scale sigma + others of `count` bins from `first`. */
 static inline void variance_of(const Density *t, Count row, Count first, Count count, float *restrict v) {
     const float *restrict sigma = row_of(t->sigma, row, t->bins) + first;

@@ -12,6 +12,12 @@ typedef struct {
 } Decode;
 
 typedef struct {
+    const float *activations;
+    float *back;
+    Count rows, bins;
+} Bend;
+
+typedef struct {
     Rows power, sigma, scale, others;
     float *out;
     Count rows, bins, scale_bins;
@@ -32,6 +38,7 @@ typedef struct {
 
 void decode(const Decode *task, Count threads);
 void logistic(const Decode *task, Count threads);
+void bend(const Bend *task, Count threads);
 void density(const Density *task, Count threads);
 void slope(const Density *task, Count threads);
 void through(const Through *task, Count threads);

@@ -17,6 +17,13 @@ def logistic_(values: Tensor) -> bool:
     return bool(done("logistic", values, *row_count(values), threads()))
 
 
+def back_through_logistic_(back: Tensor, activations: Tensor) -> bool:
+    """back a (1 - a) in its place, of a = 1 / (1 + exp(-x)), both [..., F]; whether it was done."""
+    if back.shape != activations.shape:
+        return False
+    return bool(done("bend", activations, back, *row_count(back), threads()))
+
+
 def density(
     power: Tensor, sigma: Tensor, *, scale: Tensor | None = None, others: Tensor | None = None
 ) -> Tensor | None:

@@ -150,7 +150,7 @@ class _Engine:
             kernel = make_kernel(config, _joined(self.sources[j : j + size]))
             scratch = self.scratch if size == len(self.voices) else Scratch()
             self.groups.append(Chains(self.voices[j : j + size], kernel, scratch))
-        # E|sqrt(g) s|^2 under the papers' q(s) [J, ..., N, F]: the mixture at first, then that of the last E-step.
+        # E|s|^2 under the papers' q(s), whose g are 1, [J, ..., N, F]: the mixture at first, then the last E-step's.
         published = self.mean_field and config.mean_field == "published"
         self.moment = self.power.expand(len(self.voices), *self.power.shape) if published else None
         self._gather()
@@ -217,11 +217,13 @@ class _Engine:
         group, noise = self.groups[k], self.noise.variance()
         scales = [self._scale(j) for j in range(len(self.voices))]
         if self.mean_field:
-            expected = self._moment(k) if self.moment is None else self.moment[k]
+            # In the group's own arrays, since it holds for the whole E-step.
+            moment = self._moment(k, group.scratch) if self.moment is None else self.moment[k]
+            tails = self.voices[k].tails
             return mean_field_target(
                 group.speeches[0],
                 scale=scales[k],
-                expected=expected,
+                ratio=moment if tails is None else moment * tails,
                 weight=self.responsibility[k],
                 scratch=group.scratch,
             )
@@ -240,16 +242,16 @@ class _Engine:
             scratch=group.scratch,
         )
 
-    def _moment(self, j: int) -> Tensor:
-        """E|sqrt(g) s_j|^2 [..., N, F] under q(s), in `scratch`."""
-        noise, scratch = self.noise.variance(), self.scratch
+    def _moment(self, j: int, scratch: Scratch) -> Tensor:
+        """E|s_j|^2 [..., N, F] under q(s), in `scratch`."""
+        noise = self.noise.variance()
         moment = scratch("expected", noise)
         if fused.speech_moment(self.harmonic, self.gain, noise, self.power, j, moment):
             return moment
         for part in tiles(noise):
             speech, total = mean_field_variances(self.gain, self.harmonic, noise, part, scratch)
             second_moment(speech[j], total, cut(self.power, part), scratch=scratch, out=cut(moment, part))
-        return moment
+        return moment.div_(self.gain[j][..., None])
 
     def _scale(self, j: int) -> Tensor:
         """The factor g [..., N, 1] or g / w [..., N, F] on sigma(z_j)."""
@@ -260,7 +262,9 @@ class _Engine:
         """M-step: the noise, the gains, then the weights; none lowers the objective for the kept draws."""
         prior = self.gain_prior if self.config.gain and self.moment is None else None
         if self.moment is not None:
-            self.moment = torch.stack([self._moment(j).clone() for j in range(len(self.voices))])
+            self.moment = torch.stack(
+                [self._moment(j, self.scratch).clone() for j in range(len(self.voices))]
+            )
         maximise = maximise_mean_field if self.mean_field else maximise_marginal
         self.gain = maximise(
             self.noise,

@@ -102,7 +102,7 @@ def last_target(source: Source, state: EMState, power: Tensor, config: Inference
         expected = variances.reciprocal().mean(0).reciprocal()
         expected = second_moment(expected, expected + state.noise, power)
         weight = None if state.responsibility is None else state.responsibility[0]
-        return mean_field_target(speech, scale=scale, expected=expected, weight=weight), scale
+        return mean_field_target(speech, scale=scale, ratio=expected / scale, weight=weight), scale
     return marginal_target(speech, scale=scale, others=state.noise, power=power, prior=last.prior), scale
 
 

@@ -138,7 +138,7 @@ def mean_field_target(
     speech: Conditioned,
     *,
     scale: Tensor,
-    expected: Tensor,
+    ratio: Tensor,
     weight: Tensor | None,
     scratch: Scratch | None = None,
 ) -> Target:
@@ -146,17 +146,17 @@ def mean_field_target(
 
     (derivations, eqs. 6.27, 6.28 and 6.36; its gradient is eq. 11.23)
 
+    v is not formed: log v = log scale + log sigma, and E / v = (E / scale) / sigma.
+
     Args:
         speech: the model of the speaker whose z is open, at its lips.
         scale: its gain g [..., N, 1], or g / w [..., N, F] with the weights of heavy-tailed speech.
-        expected: E|sqrt(g) s|^2 [..., N, F] under q(s).
+        ratio: E|sqrt(g) s|^2 / scale [..., N, F] under q(s).
         weight: q(alpha = 1) [..., N], None where there is no alpha.
         scratch: arrays to work in.
     """
     scratch = scratch or Scratch()
-    # v is not formed: log v = log scale + log sigma, and E / v = (E / scale) / sigma.
-    ratio = torch.div(expected, scale, out=scratch("expected", expected))
-    bins = 1 if scale.shape == expected.shape else expected.shape[-1]
+    bins = 1 if scale.shape == ratio.shape else ratio.shape[-1]
     constant = cache(lambda: bins * scale.log().sum(-1))
 
     def log_density(z: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.inference.wiener import mean_of
 from pyro_minvae.models.mixture import Source
 from pyro_minvae.models.scratch import Scratch
 
@@ -63,15 +62,5 @@ class Voice:
         return 0.0 if self.tails is None else self.likelihood.log_weight_density(self.tails).sum(-1)
 
     def responsibility(self, *, mean_field: bool) -> Tensor | None:
-        """Probability of alpha = 1 given the draws: [..., N]; None for priors without alpha.
-
-        Mean-field: sigmoid(logit pi + E[log N_a - log N_v]), the optimal q(alpha) (derivations, eq. 6.29). Marginal:
-        E[p(alpha = 1 | z)] (eq. 6.10).
-        """
-        prior = self.speech.prior
-        if prior.logit is None:
-            return None
-        ratio = prior.log_ratio(self.draws)
-        if mean_field:
-            return (prior.logit + mean_of(ratio)).sigmoid_()
-        return mean_of((prior.logit + ratio).sigmoid_())
+        """Probability of alpha = 1 given the draws: [..., N]; None for priors without alpha."""
+        return self.speech.prior.responsibility(self.draws, mean_field=mean_field)

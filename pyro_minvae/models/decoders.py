@@ -28,7 +28,10 @@ class Variance(Protocol):
         """
 
     def back(self, z: Tensor, sigma: Tensor, outer: Tensor, /) -> Tensor:
-        """The gradient of sum(outer sigma(z)) [..., N, L], where `sigma` is sigma(z) and no graph is wanted."""
+        """The gradient of sum(outer sigma(z)) [..., N, L], where `sigma` is sigma(z) and no graph is wanted.
+
+        `outer` may be written into.
+        """
 
 
 Network = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
@@ -45,14 +48,14 @@ class Decoding:
 
     def back(self, z: Tensor, sigma: Tensor, outer: Tensor, /) -> Tensor:
         if self.inputs is None and isinstance(self.network, Folded):
-            return self.network.gradient(z, sigma, outer)
+            return self.network.gradient(z, sigma, outer, spare=True)
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
             if not isinstance(self.network, Folded):
                 return torch.autograd.grad(self(leaf, sigma), leaf, outer)[0]
             assert self.inputs is not None
             inputs = self.inputs(leaf)
-        gradient = self.network.gradient(inputs.detach(), sigma, outer)
+        gradient = self.network.gradient(inputs.detach(), sigma, outer, spare=True)
         return torch.autograd.grad(inputs, leaf, gradient)[0]
 
 

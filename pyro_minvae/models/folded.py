@@ -75,28 +75,34 @@ class Folded:
             values.exp2_().add_(self.floor)
         return room
 
-    def gradient(self, inputs: Tensor, sigma: Tensor, outer: Tensor) -> Tensor:
-        """The way back: d / d inputs of sum(outer sigma) [..., width]; it can be differentiated again."""
+    def gradient(self, inputs: Tensor, sigma: Tensor, outer: Tensor, *, spare: bool = False) -> Tensor:
+        """The way back: d / d inputs of sum(outer sigma) [..., width]; it can be differentiated again.
+
+        `outer` may be written into if it is `spare`.
+        """
         if torch.is_grad_enabled():
             values = self._through(sigma - self.floor, outer) @ self._back
         else:
             found = []
             for part in tiles(sigma):
                 own = cut(sigma, part)
-                found.append(self._slope(own, cut(outer, part)) @ self._back)
+                found.append(self._slope(own, cut(outer, part), spare) @ self._back)
             values = joined(found, -2)
         activations = self._seen_at(inputs) or self._activations(inputs)
         for layer, bend in zip(reversed(self.hidden), reversed(activations), strict=True):
-            values = torch.ops.aten.sigmoid_backward(values, bend) @ layer.weight
+            if torch.is_grad_enabled() or not fused.back_through_logistic_(values, bend):
+                values = torch.ops.aten.sigmoid_backward(values, bend)
+            values = values @ layer.weight
         return values
 
-    def _slope(self, sigma: Tensor, outer: Tensor) -> Tensor:
+    def _slope(self, sigma: Tensor, outer: Tensor, spare: bool) -> Tensor:
         """`_through` without a graph, in one pass if that can be."""
-        room = self._scratch("slope", sigma)
         most = math.inf if self.bounded else 2.0**self.limit
+        room = outer if spare else self._scratch("slope", sigma)
         found = fused.through(sigma, outer, room, floor=self.floor, most=most)
         if found is not None:
             return found
+        room = self._scratch("slope", sigma)
         return self._through(torch.sub(sigma, self.floor, out=room), outer, out=room)
 
     def _through(self, exponential: Tensor, outer: Tensor, out: Tensor | None = None) -> Tensor:

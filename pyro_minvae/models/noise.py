@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import pyro
@@ -20,14 +20,10 @@ from torch.distributions import constraints
 from torch.nn.functional import pad
 
 from pyro_minvae.fused import noise as fused
+from pyro_minvae.fused.products import product
 from pyro_minvae.models.minimisers import root_ratio
-from pyro_minvae.models.scratch import Scratch, beside, halves
-
-Statistics = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Noise variance [..., N, F] to (mean_r |x|^2 / V^2, mean_r 1 / V), each [..., N, F]: see `Nmf.update`.
-
-The answer holds until the next question: it may be written into the same arrays.
-"""
+from pyro_minvae.models.scratch import Scratch
+from pyro_minvae.models.statistics import Statistics
 
 # Keeps factors positive, far below any audible power at full scale 1.
 TINY = 1e-12
@@ -128,13 +124,17 @@ class Nmf:
 
     def _product(self, name: str | None) -> Tensor:
         """(W H)' + TINY in a new array, or in the one of that name."""
-        H, W, room = self.H.mT, self.W.mT, None
+        W, H, room = self.W, self.H, None
+        shape = *W.shape[:-2], H.shape[-1], W.shape[-2]
         if name:
             self._scratch = self._scratch or Scratch()
-            room = self._scratch(name, W, (*W.shape[:-2], H.shape[-2], W.shape[-1]))
+            room = self._scratch(name, W, shape)
+        out = W.new_empty(shape) if room is None else room
+        if product(W, H, out):
+            return out
         if W.dim() == 2:  # one call, which takes half the time
-            return torch.addmm(W.new_full((1,), TINY), H, W, out=room)
-        return torch.matmul(H, W, out=room).add_(TINY)
+            return torch.addmm(W.new_full((1,), TINY), H.mT, W.mT, out=room)
+        return torch.matmul(H.mT, W.mT, out=room).add_(TINY)
 
     def update(self, statistics: Statistics) -> None:
         """One step of W, then one of A; neither lowers -mean_r sum [log V + |x|^2 / V] + log p(W, A).
@@ -145,14 +145,8 @@ class Nmf:
         Without a prior the minimum is W <- W sqrt(u / d), A <- A sqrt(u / d). Columns of W then sum to one. An
         `exponent` of 1 in place of the root is the papers' step: longer, and not proven to go up.
         """
-        both = beside(*statistics(self.variance()))  # [..., N, 2 F]
-        up, down = halves(self.H @ both)  # [..., K, F]
-        self._move_spectra(up.mT, down.mT)
-        both = beside(*statistics(self._product("between")))
-        *batch, frames, double = both.shape
-        rows = both.reshape(*batch, 2 * frames, double // 2) @ self.W
-        rows = rows.reshape(*batch, frames, 2, -1)  # [..., N, 2, K]
-        up, down = rows[..., 0, :].mT, rows[..., 1, :].mT  # [..., K, N]
+        self._move_spectra(*statistics.onto_spectra(self.variance(), self.H))
+        up, down = statistics.onto_activations(self._product("between"), self.W)
         if self.bumps is not None:
             up, down = up @ self.bumps.mT, down @ self.bumps.mT
         self._move_activations(up, down)

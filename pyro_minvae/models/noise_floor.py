@@ -6,7 +6,8 @@ import math
 
 from torch import Tensor
 
-from pyro_minvae.models.noise import TINY, Nmf, Statistics, bumps
+from pyro_minvae.models.noise import TINY, Nmf, bumps
+from pyro_minvae.models.statistics import Statistics
 
 
 class Floor(Nmf):

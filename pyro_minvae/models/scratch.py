@@ -33,25 +33,6 @@ class Scratch:
         return found
 
 
-def halves(whole: Tensor) -> tuple[Tensor, Tensor]:
-    """Two arrays [..., N, F] that lie side by side in one [..., N, 2 F]."""
-    bins = whole.shape[-1] // 2
-    return whole[..., :bins], whole[..., bins:]
-
-
-def beside(first: Tensor, second: Tensor) -> Tensor:
-    """Two arrays [..., N, F] side by side [..., N, 2 F], not copied if they are `halves` of one."""
-    bins = first.shape[-1]
-    apart = first.stride(-2) if first.dim() > 1 else 0
-    if (
-        apart == 2 * bins
-        and first.stride() == second.stride()
-        and second.data_ptr() - first.data_ptr() == bins * first.element_size()
-    ):
-        return first.as_strided((*first.shape[:-1], 2 * bins), first.stride())
-    return torch.cat([first, second], -1)
-
-
 def tiles(like: Tensor) -> list[slice | None]:
     """Runs of frames of an array [..., N, F] to go over one by one; [None], all, if there are few.
 

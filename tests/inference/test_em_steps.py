@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_minvae.config import Inference
+from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity
 from pyro_minvae.inference.mcem import EMState, mcem
 from pyro_minvae.models.distributions import factors
 from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import Nmf, Statistics
+from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.statistics import Statistics
 from pyro_minvae.types import Visual
 
 TWO = ("mixture", "visual+plain+student-t")
@@ -213,6 +215,41 @@ def test_mean_field_target_follows_the_formula(
             values.append(of_z - (speech.log() + (m_squared + nu) / speech).sum(-1))
         a, b = kernel.notes[3 * len(kinds) + j]
         torch.testing.assert_close(a - b, values[0] - values[1])
+
+
+class Attentive(Frozen):
+    """Moves, and notes what each target says of one point when it is given and at every step."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[LogDensity, list[Tensor]]] = []
+
+    def init(self, log_density: LogDensity, z: Tensor) -> ChainState:
+        self.said.append((log_density, [log_density(points(z)[0])]))
+        return super().init(log_density, z)
+
+    def step(
+        self, log_density: LogDensity, state: ChainState, generator: torch.Generator
+    ) -> tuple[ChainState, ChainInfo]:
+        for target, values in self.said:
+            if target is log_density:
+                values.append(log_density(points(state.position)[0]))
+        z = state.position + 0.3
+        return ChainState(z, log_density(z)), ChainInfo(torch.ones(z.shape[:-1], dtype=torch.bool))
+
+
+@pytest.mark.parametrize("kinds", [("standard", "standard"), ("mixture", "visual"), TWO])
+def test_mean_field_targets_hold_for_a_whole_e_step(
+    kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several speakers' targets side by side do not write over each other."""
+    kernel, config = Attentive(), settings(e_step="mean-field", iterations=2, steps=3, keep=1)
+    use_kernel(monkeypatch, kernel)
+    scene = draw_scene(kinds)
+    run(scene, scene.nmf(), config)
+    assert len(kernel.said) == 2 * len(kinds)
+    for _, values in kernel.said:
+        assert len(values) == 4
+        assert all(torch.equal(one, values[0]) for one in values[1:])
 
 
 @pytest.mark.parametrize("kind", HEAVY)

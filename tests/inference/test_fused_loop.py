@@ -65,7 +65,8 @@ def compare(scene: Scene, config: Inference, smooth: float, monkeypatch: pytest.
 @pytest.mark.parametrize("e_step", ["marginal", "mean-field"])
 @pytest.mark.parametrize("kinds", KINDS, ids=" ".join)
 def test_every_model(kinds: tuple[str, ...], e_step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = settings(e_step=e_step, kernel="langevin", step_size=0.05, chains=2, iterations=3, gain=True)
+    # Longer steps leap to where speech is loud beyond measure, and rounding grows from there.
+    config = settings(e_step=e_step, kernel="langevin", step_size=0.001, chains=2, iterations=3, gain=True)
     compare(single(draw_scene(kinds)), config, 0.0, monkeypatch)
 
 

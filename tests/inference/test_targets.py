@@ -26,7 +26,9 @@ def targets(model: SpeechModel) -> list[Target]:
     speech = model.given(visual)
     return [
         marginal_target(speech, scale=scale, others=others, power=power),
-        mean_field_target(speech, scale=scale, expected=power, weight=weight if model.prior.mixed else None),
+        mean_field_target(
+            speech, scale=scale, ratio=power / scale, weight=weight if model.prior.mixed else None
+        ),
     ]
 
 
@@ -69,7 +71,7 @@ def test_mean_field_target_is_the_expected_log_density(prior: str, decoder: str,
     model, (power, visual) = make_model(prior, decoder, likelihood), make_frames(COUNT)
     scale, z = normal_draws(COUNT, BINS, seed=4).exp(), normal_draws(COUNT, 3, seed=5)
     weight = torch.linspace(0.1, 0.9, COUNT, dtype=torch.float64) if model.prior.mixed else None
-    target = mean_field_target(model.given(visual), scale=scale, expected=power, weight=weight)
+    target = mean_field_target(model.given(visual), scale=scale, ratio=power / scale, weight=weight)
     if weight is None:
         of_z = model.log_prior(z, visual)
     else:
@@ -142,7 +144,7 @@ def test_one_draw_gives_both_targets_one_slope() -> None:
     speech, z = model.given(visual), normal_draws(COUNT, 3, seed=3)
     own = gain * speech.variance(z)
     expected = second_moment(own, own + noise, power)
-    mean_field = mean_field_target(speech, scale=gain, expected=expected, weight=None)
+    mean_field = mean_field_target(speech, scale=gain, ratio=expected / gain, weight=None)
     marginal = marginal_target(speech, scale=gain, others=noise, power=power)
     assert mean_field.gradient is not None
     assert marginal.gradient is not None

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf, Statistics, bumps, published
+from pyro_minvae.models.noise import Nmf, bumps, published
+from pyro_minvae.models.statistics import Statistics
 
 BATCHES = st.sampled_from([(), (2,), (2, 3)])
 
@@ -23,11 +24,11 @@ def marginal_statistics(speech: Tensor, power: Tensor) -> Statistics:
         total = speech.sum(0) + noise
         return power * (total**-2).mean(0), (1 / total).mean(0)
 
-    return means
+    return Statistics(means)
 
 
 def mean_field_statistics(expected: Tensor) -> Statistics:
-    return lambda noise: (expected / noise**2, 1 / noise)
+    return Statistics(lambda noise: (expected / noise**2, 1 / noise))
 
 
 class Problem(NamedTuple):
@@ -145,7 +146,7 @@ def test_planted_statistics_lower_the_objective(fault: str) -> None:
             return faulty[fault]
 
         before = problem.objective()
-        problem.nmf.update(wrong)
+        problem.nmf.update(Statistics(wrong))
         lowered += problem.objective() < before - 1e-6
     assert lowered > 5
 

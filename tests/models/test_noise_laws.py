@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_minvae.models.noise import Nmf, stack
 from pyro_minvae.models.noise_ard import ArdNmf
 from pyro_minvae.models.noise_chain import ChainNmf
+from pyro_minvae.models.statistics import Statistics
 
 NAMES = sorted(MODELS)
 every_model = pytest.mark.parametrize("name", NAMES)
@@ -148,15 +149,12 @@ def test_a_padded_batch_updates_each_recording_as_if_alone(name: str) -> None:
     lengths = (9, 6)
     parts = [make_model(name, problem.power[b, :frames], seed=b) for b, frames in enumerate(lengths)]
     whole = stack([make_model(name, problem.power[b, :n], seed=b) for b, n in enumerate(lengths)], 9)
-    inside = torch.ones(2, 9, 1, dtype=torch.float64)
+    inside = torch.ones(2, 9, dtype=torch.float64)
     inside[1, 6:] = 0
 
-    def masked(noise: Tensor) -> tuple[Tensor, Tensor]:
-        p, q = problem.statistics()(noise)
-        return p * inside, q * inside
-
+    statistics = Statistics(problem.statistics(), valid=inside)
     for _ in range(20):
-        whole.update(masked)
+        whole.update(statistics)
         assert_factors_are_proper(whole)
     for b, (part, frames) in enumerate(zip(parts, lengths, strict=True)):
         own = Problem(problem.speech[:, :, b, :frames], problem.power[b, :frames])

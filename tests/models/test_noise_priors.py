@@ -15,9 +15,10 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_minvae.models.minimisers import minimiser, slopes
-from pyro_minvae.models.noise import Nmf, Statistics, stationary
+from pyro_minvae.models.noise import Nmf, stationary
 from pyro_minvae.models.noise_ard import ArdNmf
 from pyro_minvae.models.noise_chain import ChainNmf
+from pyro_minvae.models.statistics import Statistics
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -26,7 +27,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def of_noise(power: Tensor) -> Statistics:
     """Statistics of a recording without speech."""
-    return lambda noise: (power / noise**2, 1 / noise)
+    return Statistics(lambda noise: (power / noise**2, 1 / noise))
 
 
 def noise_of_rank(rank: int, *, frames: int = 60, bins: int = 50) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_minvae.models import scratch as module
-from pyro_minvae.models.scratch import Scratch, beside, cut, halves, tiles
+from pyro_minvae.models.scratch import Scratch, cut, tiles
 
 
 def test_a_name_is_one_array_of_each_shape() -> None:
@@ -41,14 +41,3 @@ def test_tiles_are_as_long_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(tiles(torch.zeros(2, 4 * threads, 5))) == 2
     assert tiles(torch.zeros(5)) == [None]
     assert tiles(torch.zeros(99 * threads, 5, device="meta")) == [None]
-
-
-def test_halves_lie_side_by_side_and_others_are_put_there() -> None:
-    whole = torch.randn(2, 3, 8)
-    first, second = halves(whole)
-    assert torch.equal(torch.cat([first, second], -1), whole)
-    assert beside(first, second).data_ptr() == whole.data_ptr()
-    for pair in ((first.clone(), second.clone()), (second, first), (first, second.clone())):
-        found = beside(*pair)
-        assert torch.equal(found, torch.cat(pair, -1))
-        assert found.data_ptr() != whole.data_ptr()

@@ -21,8 +21,8 @@ from pyro_minvae.inference.switching.trust import lip_trust
 from pyro_minvae.inference.wiener import second_moment
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import Statistics
 from pyro_minvae.models.priors import CERTAIN
+from pyro_minvae.models.statistics import Statistics
 from pyro_minvae.switch import Switch
 
 # What frames without lips of their own count for the noise while the others follow theirs.
@@ -229,7 +229,7 @@ class SwitchingEngine:
         weights = self._weights() if counted is None else self._weights() * counted[..., None]
         variances = [mode.variance() for mode in self.modes]
 
-        def statistics(noise: Tensor) -> tuple[Tensor, Tensor]:
+        def means(noise: Tensor) -> tuple[Tensor, Tensor]:
             p, q = torch.zeros_like(self.power), torch.zeros_like(self.power)
             for k, speech in enumerate(variances):
                 inverse = (speech + noise).reciprocal()
@@ -237,7 +237,7 @@ class SwitchingEngine:
                 p += weights[..., k, None] * (inverse**2).mean(0)
             return self.power * p, q
 
-        self.noise.update(statistics)
+        self.noise.update(Statistics(means))
 
     def fit_gains(self) -> None:
         """The gains of each mode, which r_nk does not move."""

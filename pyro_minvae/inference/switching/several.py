@@ -18,7 +18,8 @@ from torch import Tensor
 from pyro_minvae.config import Inference
 from pyro_minvae.inference.kernels.draws import Randomness
 from pyro_minvae.inference.switching.engine import Mode, SwitchingEngine, SwitchState, checked_modes
-from pyro_minvae.models.noise import Nmf, Statistics
+from pyro_minvae.models.noise import Nmf
+from pyro_minvae.models.statistics import Statistics
 from pyro_minvae.switch import Switch
 
 
@@ -35,7 +36,7 @@ class Beside:
 
     def update(self, statistics: Statistics) -> None:
         others = self.others
-        self.noise.update(statistics if others is None else lambda own: statistics(own + others))
+        self.noise.update(statistics if others is None else Statistics(lambda own: statistics(own + others)))
 
     def log_prior(self) -> Tensor:
         return self.noise.log_prior()

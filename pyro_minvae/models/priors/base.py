@@ -67,11 +67,24 @@ class Components:
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """log p(z | alpha = 1, v) - log p(z | alpha = 0, v): [..., N, L] to [..., N]."""
-        found = self._fused.log_ratio(z)
-        if found is not None:
-            return found
         lips, audio = self.densities
         return audio(z) - lips(z)
+
+    def responsibility(self, draws: Tensor, *, mean_field: bool) -> Tensor | None:
+        """Probability of alpha = 1 given draws [D, ..., N, L]: [..., N]; None where there is no alpha.
+
+        Mean-field: sigmoid(logit pi + E[log N_a - log N_v]), the optimal q(alpha) (derivations, eq. 6.29). Otherwise
+        E[p(alpha = 1 | z)] (eq. 6.10).
+        """
+        if self.logit is None:
+            return None
+        found = self._fused.responsibility(draws, mean_ratio=mean_field)
+        if found is not None:
+            return found
+        ratio = self.log_ratio(draws)
+        if mean_field:
+            return (self.logit + ratio.mean(0)).sigmoid_()
+        return (self.logit + ratio).sigmoid_().mean(0)
 
     def gradient(self, z: Tensor) -> Tensor:
         """Of the sum of `log_prob` [..., N, L]: sum_alpha p(alpha | z, v) grad log p(z | alpha, v).
