@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_minvae.fused import done, threads
 
 # Sums of so many columns lie on the stack.
-MOST = 1024
+MOST = 256
 
 
 class Total(NamedTuple):

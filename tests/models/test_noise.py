@@ -157,7 +157,7 @@ def test_columns_sum_to_one_and_the_product_stays() -> None:
     nmf.W = nmf.W * torch.tensor([0.1, 3.0, 50.0], dtype=torch.float64)
     before = nmf.variance()
     # P = Q asks for no change, so that only the normalisation acts.
-    nmf.update(lambda noise: (torch.ones_like(noise), torch.ones_like(noise)))
+    nmf.update(Statistics(lambda noise: (torch.ones_like(noise), torch.ones_like(noise))))
     assert_factors_are_proper(nmf)
     torch.testing.assert_close(nmf.variance(), before)
 

@@ -75,4 +75,4 @@ def test_products_of_what_does_not_fit() -> None:
     assert products.onto_activations(W[:5], power, power) is None
     assert not products.product(W, H, power.mT)
     assert not products.product(W[:, :2], H, power)
-    assert products.onto_spectra(torch.rand(1025, 11), power, power) is None
+    assert products.onto_spectra(torch.rand(257, 11), power, power) is None
