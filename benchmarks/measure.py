@@ -16,23 +16,26 @@ import torch
 from common import make_enhancer
 from floor import Operation, bandwidth, operations, seconds_of
 
+from pyro_minvae import fused
 from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.stft import frame_count
 from pyro_minvae.recording import Recording
 from pyro_minvae.types import Lips
 
-# The kinds of operation, by torch's names for them.
+# The kinds of operation, by torch's names for them and by those of the fused passes, which do several things: each is
+# what most of its time goes to.
 KINDS = {
-    "matrix products": "mm addmm bmm baddbmm mv addmv dot linalg_eigh",
+    "matrix products": "mm addmm bmm baddbmm mv addmv dot linalg_eigh product onto_spectra onto_activations",
     "exp, log, tanh, roots, powers": "exp exp2 expm1 log log1p tanh sqrt rsqrt sigmoid softplus logaddexp pow lgamma "
-    "tanh_backward sigmoid_backward",
-    "divisions": "div reciprocal",
+    "tanh_backward sigmoid_backward decode logistic density log_densities responsibilities",
+    "divisions": "div reciprocal slope marginal_gains noise_moment speech_moment harmonic shares minimise move_chain "
+    "move_spectra",
     "random numbers": "normal uniform rand randn random",
-    "sums": "sum mean cumsum logsumexp std var",
-    "additions, products": "add sub rsub mul neg square addcmul addcdiv diff abs lerp",
+    "sums": "sum mean cumsum logsumexp std var sums",
+    "additions, products": "add sub rsub mul neg square addcmul addcdiv diff abs lerp through bend gradients langevin",
     "comparisons, choices": "where clamp clamp_min clamp_max lt gt le ge eq ne maximum minimum isfinite nan_to_num "
-    "logical_and bitwise_and bitwise_or bitwise_not any all masked_fill",
+    "logical_and bitwise_and bitwise_or bitwise_not any all masked_fill decide exchange",
     "copies": "copy cat stack clone fill zero index index_put _to_copy contiguous constant_pad_nd",
     "Fourier transforms": "_fft_r2c _fft_c2r _fft_c2c",
 }
@@ -117,21 +120,45 @@ def peak_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+class Timed:
+    """The compiled passes, and the `seconds` that each took."""
+
+    def __init__(self, passes: Any) -> None:
+        self.passes = passes
+        self.seconds: dict[str, float] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        run = getattr(self.passes, name)
+
+        def timed(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            found = run(*arguments)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            return found
+
+        return timed
+
+
 def profile(enhancer: Enhancer, recordings: list[Recording]) -> dict[str, Any]:
     """Seconds of one call by kind of operation. The profiler slows small operations down a little."""
+    passes = Timed(fused._passes) if fused.compiled else None
+    fused._passes = passes  # type: ignore[assignment]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         begin = time.perf_counter()
         enhancer.many(recordings)
         total = time.perf_counter() - begin
+    fused._passes = passes and passes.passes
     spent = dict.fromkeys([*KINDS, REST], 0.0)
     for event in profiler.key_averages():
         spent[kind_of(event.key)] += event.self_cpu_time_total / 1e6
+    for name, seconds in passes.seconds.items() if passes else ():
+        spent[kind_of(name)] += seconds
     spent[OUTSIDE] = max(0.0, total - sum(spent.values()))
     return {"took_s": total, "kinds": spent}
 
 
 def kind_of(operation: str) -> str:
-    """The kind of an operation of torch, "aten::add_" for example."""
+    """The kind of an operation of torch, "aten::add_" for example, or of a pass."""
     name = operation.removeprefix("aten::")
     return KIND_OF.get(name, KIND_OF.get(name.removesuffix("_"), REST))
 

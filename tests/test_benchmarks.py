@@ -14,6 +14,7 @@ import soundfile
 from signals import speechlike
 from tiny import save_tiny_model
 
+from pyro_minvae import fused
 from pyro_minvae.evaluation.mixing import White
 from pyro_minvae.evaluation.noisy_set import make_noisy_set
 from pyro_minvae.media.lips import save_lips
@@ -156,6 +157,21 @@ def test_speed_prints_time_memory_shares_and_floor(folder: Path) -> None:
     # Of which the last five are marginal: V = g sigma + WH.
     assert counted["density", "fma"]["calls"] == 15
     assert counted["decoder", "exp2"]["shape"][0] % 513 == 0
+
+
+@pytest.mark.skipif(not fused.compiled, reason="the library was installed without a C compiler")
+def test_every_pass_counts_to_a_kind_of_operation() -> None:
+    """None is left to "Python, NumPy"."""
+    known = subprocess.run(
+        [sys.executable, "-c", "import measure; print(*measure.KIND_OF)"],
+        cwd=BENCHMARKS,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    passes = {name for name in dir(fused._passes) if not name.startswith("_")} - {"setup"}
+    assert len(passes) > 20
+    assert passes <= set(known)
 
 
 @pytest.fixture(scope="module")
