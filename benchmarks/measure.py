@@ -141,17 +141,18 @@ class Timed:
 
 def profile(enhancer: Enhancer, recordings: list[Recording]) -> dict[str, Any]:
     """Seconds of one call by kind of operation. The profiler slows small operations down a little."""
-    passes = Timed(fused._passes) if fused.compiled else None
-    fused._passes = passes  # type: ignore[assignment]
+    passes = Timed(fused._passes)
+    if fused.compiled:
+        fused._passes = passes  # type: ignore[assignment]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         begin = time.perf_counter()
         enhancer.many(recordings)
         total = time.perf_counter() - begin
-    fused._passes = passes and passes.passes
+    fused._passes = passes.passes
     spent = dict.fromkeys([*KINDS, REST], 0.0)
     for event in profiler.key_averages():
         spent[kind_of(event.key)] += event.self_cpu_time_total / 1e6
-    for name, seconds in passes.seconds.items() if passes else ():
+    for name, seconds in passes.seconds.items():
         spent[kind_of(name)] += seconds
     spent[OUTSIDE] = max(0.0, total - sum(spent.values()))
     return {"took_s": total, "kinds": spent}

@@ -52,6 +52,11 @@ def repeats(part: Tensor, whole: Sequence[int]) -> bool:
     return shape == whole[len(whole) - len(shape) :]
 
 
+def drawn(sigma: Tensor, gain: Tensor | None, shape: torch.Size) -> bool:
+    """Whether draws [J, D, ..., N, F] and gains [J, ..., N] (None: 1) are of arrays of that shape [..., N, F]."""
+    return sigma.shape[2:] == shape and (gain is None or gain.shape == (sigma.shape[0], *shape[:-1]))
+
+
 def row_count(array: Tensor) -> tuple[int, int]:
     """Rows and bins of an array [..., F]."""
     bins = array.shape[-1]

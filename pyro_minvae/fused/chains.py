@@ -51,7 +51,7 @@ class Gaussians:
     def responsibility(self, draws: Tensor, *, mean_ratio: bool) -> Tensor | None:
         """p(alpha = 1) [..., N] of draws [D, ..., N, L]: that of their mean log ratio, or the mean of each draw's."""
         shape, latent = draws.shape[1:], draws.shape[-1]
-        if not (self._fit and self.logs and len(self.parts) == 2 and self._repeats(draws.shape[1:])):
+        if not (self._fit and self.logs and len(self.parts) == 2 and self._repeats(shape)):
             return None
         out = draws.new_empty(shape[:-1])
         sizes = 2, out.numel(), latent, len(draws), int(mean_ratio)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.fused import done, row_count, threads
+from pyro_minvae.fused import done, drawn, threads
 
 
 def marginal_gain(
@@ -52,7 +52,7 @@ def shares(sigma: Tensor, noise: Tensor, gain: Tensor | None) -> Tensor | None:
 
 def _fit(
     name: str,
-    sigma: Tensor | None,
+    sigma: Tensor,
     gain: Tensor | None,
     noise: Tensor | None,
     power: Tensor | None,
@@ -62,16 +62,11 @@ def _fit(
     down: Tensor | None = None,
     source: int = 0,
 ) -> bool:
-    sources, draws = (1, 1) if sigma is None else sigma.shape[:2]
-    like = sigma[0, 0] if sigma is not None else noise
-    assert like is not None
-    if any(one is not None and one.shape != like.shape for one in (noise, power)):
+    shape, bins = sigma.shape[2:], sigma.shape[-1]
+    if not drawn(sigma, gain, shape) or any(one is not None and one.shape != shape for one in (noise, power)):
         return False
-    if gain is not None and gain.shape != (sources, *like.shape[:-1]):
-        return False
-    count, bins = row_count(like)
     arrays = sigma, gain, noise, power, p, up, down
-    return bool(done(name, *arrays, sources, draws, count, bins, source, threads()))
+    return bool(done(name, *arrays, *sigma.shape[:2], shape.numel() // bins, bins, source, threads()))
 
 
 def minimise(a: Tensor | float, b: Tensor, slope: float) -> Tensor | None:

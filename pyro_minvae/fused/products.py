@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_minvae.fused import done, threads
+from pyro_minvae.fused import done, drawn, threads
 
 # Sums of so many columns lie on the stack.
 MOST = 256
@@ -72,17 +72,15 @@ def _project(
     if isinstance(q, Tensor):
         return q.shape == shape and _run(name, (W, H, q, None, None, None, p, out), (0, 1), shape, rank)
     noise, sigma, gain = q
+    if noise.shape != shape or (sigma is not None and not drawn(sigma, gain, shape)):
+        return False
     sources, draws = (0, 1) if sigma is None else sigma.shape[:2]
-    if noise.shape != shape or (sigma is not None and sigma.shape[2:] != shape):
-        return False
-    if gain is not None and gain.shape != (sources, *shape[:-1]):
-        return False
     return _run(name, (W, H, None, sigma, gain, noise, p, out), (sources, draws), shape, rank)
 
 
 def _run(
-    name: str, arrays: tuple[Tensor | None, ...], drawn: tuple[int, int], shape: torch.Size, rank: int
+    name: str, arrays: tuple[Tensor | None, ...], counts: tuple[int, int], shape: torch.Size, rank: int
 ) -> bool:
-    """A pass over arrays of that shape [..., N, F]; `drawn` are how many sources and draws."""
+    """A pass over arrays of that shape [..., N, F]; `counts` are of sources and draws."""
     sizes = shape[:-2].numel(), shape[-2], shape[-1], rank, threads()
-    return rank <= MOST and bool(done(name, *arrays, *drawn, *sizes))
+    return rank <= MOST and bool(done(name, *arrays, *counts, *sizes))

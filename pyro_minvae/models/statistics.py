@@ -87,16 +87,19 @@ class MixtureStatistics(Statistics):
 
     def _means(self, noise: Tensor) -> Pair:
         """P and Q by torch, a few frames at a time."""
-        p, q = self._scratch("P", noise), self._scratch("Q", noise)
+        whole = self._scratch("P", noise), self._scratch("Q", noise)
+        gain = self.gain
+        if gain is None and self.sigma is not None:
+            gain = noise.new_ones(len(self.sigma), *self.power.shape[:-1])
         for part in tiles(noise):
-            self._means_in(cut(noise, part), part, cut(p, part), cut(q, part))
-        return p, q
+            p, q = (cut(one, part) for one in whole)
+            self._means_in(cut(noise, part), gain, part, p, q)
+        return whole
 
-    def _means_in(self, noise: Tensor, part: slice | None, p: Tensor, q: Tensor) -> None:
-        if self.sigma is None:
+    def _means_in(self, noise: Tensor, gain: Tensor | None, part: slice | None, p: Tensor, q: Tensor) -> None:
+        if self.sigma is None or gain is None:
             torch.square(torch.reciprocal(noise, out=q), out=p)
         else:
-            gain = noise.new_ones(len(self.sigma), *self.power.shape[:-1]) if self.gain is None else self.gain
             level = cut(gain[..., None], part)
             first, *others = draws_of(self.sigma, part)
             torch.square(total_variance(noise, level, first, q).reciprocal_(), out=p)

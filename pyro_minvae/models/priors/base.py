@@ -96,10 +96,7 @@ class Components:
         found = self._fused.gradient(z)
         if found is not None:
             return found
-        weight = None
-        if self.logit is not None:
-            weight = self.log_ratio(z).add_(self.logit).sigmoid_()
-        return _mean_gradient(self._gaussians, z, weight)
+        return _mean_gradient(self._gaussians, z, self.responsibility(z[None], mean_field=False))
 
     def expected_gradient(self, z: Tensor, weight: Tensor | None) -> Tensor:
         """Of the sum of `expected_log_prob` [..., N, L]."""
