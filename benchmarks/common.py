@@ -16,15 +16,15 @@ import numpy as np
 from rich.console import Console
 
 from pyro_minvae.data.corpus import open_corpus
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row
-from pyro_minvae.evaluation.manifest import Item, read_manifest
-from pyro_minvae.evaluation.mixing import Noise, White, babble, recordings
+from pyro_minvae.evaluation.manifest import NoisyItem, read_manifest
+from pyro_minvae.evaluation.mixing import NoiseSource, White, babble, recordings
 from pyro_minvae.evaluation.noisy_set import make_noisy_set, select
 from pyro_minvae.evaluation.summary import bootstrap, summarise
-from pyro_minvae.separator import Separator
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.pipelines.separator import Separator
 
 NOISES = ("cafe", "kitchen", "busy-street")
 # Share of the cores that other programs may keep busy before timings are called doubtful.
@@ -85,7 +85,7 @@ def parsed(
 
 
 @contextmanager
-def mixtures(options: argparse.Namespace) -> Iterator[list[Item]]:
+def mixtures(options: argparse.Namespace) -> Iterator[list[NoisyItem]]:
     """The mixtures that the options name, in a temporary folder if they have to be made."""
     if options.noisy_set is not None:
         yield read_manifest(options.noisy_set)
@@ -96,13 +96,13 @@ def mixtures(options: argparse.Namespace) -> Iterator[list[Item]]:
         )
 
 
-def noisy_set(data: Path, folder: Path, *, clips: int, snrs_db: list[float], seed: int) -> list[Item]:
+def noisy_set(data: Path, folder: Path, *, clips: int, snrs_db: list[float], seed: int) -> list[NoisyItem]:
     """The mixtures of `clips` validation clips of `data` with every noise at every SNR (dB), written below `folder`."""
     speech = select(open_corpus(data / "grid"), source=data / "grid", split="val", limit=clips)
     return make_noisy_set(speech, noises_of(data), snrs_db=snrs_db, out=folder, seed=seed)
 
 
-def noises_of(data: Path) -> list[Noise]:
+def noises_of(data: Path) -> list[NoiseSource]:
     """Babble, the recordings of `NOISES` and white noise."""
     return [
         babble(data / "librispeech" / "val"),

@@ -25,12 +25,12 @@ from common import difference, gain, markdown, noisy_set, write_between
 from quality import run
 from rich.console import Console
 
-from pyro_minvae.config import Recipe
+from pyro_minvae.config.load import load_recipe
+from pyro_minvae.config.schema import Recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.noisy_set import select
-from pyro_minvae.recipe import load_recipe
 
 RECIPES = ["a-vae", "v-vae", "av-vae", "av-cvae", "min-vae", "min-vae-dec", "min-vae-visual-prior", "moe-poe"]
 BEGIN, END = "<!-- family: begin -->", "<!-- family: end -->"
@@ -96,7 +96,7 @@ def train(name: str, options: argparse.Namespace) -> Path:
     """Train a recipe unless its run is there; the folder. Runs in a process of its own, on one thread."""
     import torch
 
-    from pyro_minvae.run import Run, gather
+    from pyro_minvae.pipelines.train_run import Run, gather
 
     torch.set_num_threads(1)
     folder = options.runs / f"{name}-{options.epochs}-{options.seed}"
@@ -115,12 +115,12 @@ def judge(folder: Path, options: argparse.Namespace) -> Trained:
     """Size, training time and bounds of a trained run. Runs in a process of its own, on one thread."""
     import torch
 
-    from pyro_minvae.checkpoint import load_model
     from pyro_minvae.data.cache import default_cache, prepare
     from pyro_minvae.data.corpus import open_corpus
     from pyro_minvae.data.loader import frame_set
-    from pyro_minvae.inference.elbo import bound_terms
-    from pyro_minvae.inference.importance import iwae
+    from pyro_minvae.inference.svi.elbo import bound_terms
+    from pyro_minvae.inference.svi.importance import iwae
+    from pyro_minvae.systems.checkpoint import load_model
 
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)

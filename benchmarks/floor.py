@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.stretches import stretches
+from pyro_minvae.inference.mcem.schedule import stretches
+from pyro_minvae.pipelines.enhancer import Enhancer
 
 # Numbers that a sum runs over, about those of a spectrum.
 BINS = 512

@@ -39,23 +39,23 @@ from common import (
 )
 from torch import Tensor
 
-from pyro_minvae.assembly import noise_model
-from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.config.load import preset_names
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import item_seed
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.metrics import score
 from pyro_minvae.evaluation.summary import bootstrap
 from pyro_minvae.features.stft import analyse, frame_count, synthesise
 from pyro_minvae.features.stft import power as power_of
-from pyro_minvae.inference.wiener import masks
+from pyro_minvae.inference.mcem.statistics import MixtureStatistics
+from pyro_minvae.inference.mcem.wiener import masks
 from pyro_minvae.media.audio import mono, read_audio, resample
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
-from pyro_minvae.models.noise import Nmf
-from pyro_minvae.models.statistics import MixtureStatistics
-from pyro_minvae.recipe import preset_names
-from pyro_minvae.types import Lips, Visual
+from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.systems.build import noise_model
+from pyro_minvae.types import MouthCrops, Visual
 
 METRICS = ("si_sdr", "pesq", "estoi")
 CEILING = "oracle z, NMF of the true noise"
@@ -85,7 +85,7 @@ class Truth(NamedTuple):
     power: Tensor
     speech: Tensor
     noise: Tensor
-    lips: Lips | None
+    lips: MouthCrops | None
     visual: Visual | None
 
 
@@ -104,7 +104,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed(parser, arguments)
 
 
-def read_truth(item: Item, enhancer: Enhancer) -> Truth:
+def read_truth(item: NoisyItem, enhancer: Enhancer) -> Truth:
     """A mixture, taken apart."""
     read, stft = read_audio(item.mixture), enhancer.recipe.stft
     mixture = mono(read, read.rate).astype(np.float64)
@@ -118,7 +118,7 @@ def read_truth(item: Item, enhancer: Enhancer) -> Truth:
     return Truth(clean, mixture, read.rate, spectra[0], mixed, speech, noise, lips, visual)
 
 
-def climb(item: Item, plan: Plan) -> Values:
+def climb(item: NoisyItem, plan: Plan) -> Values:
     """The scores of one mixture on every rung."""
     torch.set_num_threads(1)
     seed, enhancer = item_seed(plan.seed, item), make_enhancer(plan.system)

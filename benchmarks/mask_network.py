@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_minvae.checkpoint import load_model
-from pyro_minvae.config import LipCrops, Stft
+from pyro_minvae.config.schema import CropConfig, Stft
 from pyro_minvae.data.cache import default_cache, prepare
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.data.split import hold_out
@@ -27,8 +26,9 @@ from pyro_minvae.evaluation.separation import Answer, System, Task
 from pyro_minvae.features.stft import analyse, frame_count, frame_times, synthesise
 from pyro_minvae.features.visual import LipProjection
 from pyro_minvae.media.files import atomic
-from pyro_minvae.media.lips import read_lips
-from pyro_minvae.types import Lips, Prepared
+from pyro_minvae.media.mouths import read_lips
+from pyro_minvae.systems.checkpoint import load_model
+from pyro_minvae.types import MouthCrops, Prepared
 
 STFT = Stft()
 FLOOR = 1e-6  # of the power at max|x| = 1, before the logarithm
@@ -61,7 +61,7 @@ class Material(NamedTuple):
     voices: list[np.ndarray]
 
 
-def lips_on_clock(lips: Lips, samples: int, projection: LipProjection) -> Tensor:
+def lips_on_clock(lips: MouthCrops, samples: int, projection: LipProjection) -> Tensor:
     """The principal components of the lips at the frames of a signal [N, M]; the GRU sees the context by itself."""
     with torch.no_grad():
         visual = projection.visual(lips, frame_times(frame_count(samples, STFT), STFT))
@@ -74,7 +74,7 @@ def gather(data: Path, projection: LipProjection, clips: int | None) -> tuple[Ma
     found: list[list[Prepared]] = []
     for folder, split in ((data / "grid", "train"), (data / "librispeech", "train")):
         utterances = select(open_corpus(folder), source=folder, split=split, limit=clips)
-        crops = LipCrops(size=projection.size)
+        crops = CropConfig(size=projection.size)
         prepared, _ = prepare(utterances, stft=STFT, crops=crops, cache=default_cache())
         found.append([one for one in prepared if one.waveform.any()])
     (seen, unseen), (voices, others) = (hold_out(group, 0.05, 0) for group in found)

@@ -17,11 +17,11 @@ from common import make_enhancer
 from floor import Operation, bandwidth, operations, seconds_of
 
 from pyro_minvae import fused
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.stft import frame_count
-from pyro_minvae.recording import Recording
-from pyro_minvae.types import Lips
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.pipelines.recording import Recording
+from pyro_minvae.types import MouthCrops
 
 # The kinds of operation, by torch's names for them and by those of the fused passes, which do several things: each is
 # what most of its time goes to.
@@ -51,7 +51,7 @@ def recording(enhancer: Enhancer, seconds: float, seed: int) -> Recording:
     sound = random.standard_normal(len(moments)) * (0.2 + np.sin(2 * np.pi * 2 * moments) ** 2)
     size, frames = enhancer.recipe.crops.size, max(1, round(25 * seconds))
     crops = random.integers(0, 256, (frames, size, size), dtype=np.uint8)
-    lips = Lips(crops, np.arange(frames) / 25, np.ones(frames, bool))
+    lips = MouthCrops(crops, np.arange(frames) / 25, np.ones(frames, bool))
     return Recording(0.1 * sound, rate, lips, seed)
 
 

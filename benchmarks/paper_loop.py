@@ -36,16 +36,16 @@ from common import (
 from published import Array, Prior, Result, Settings, marginal, mean_field
 from pyro.distributions import Normal
 
-from pyro_minvae.checkpoint import Trained
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row, evaluate_item, item_seed
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.summary import bootstrap, summarise
 from pyro_minvae.features.stft import analyse, frame_count, synthesise
 from pyro_minvae.features.stft import power as power_of
 from pyro_minvae.media.audio import mono, read_audio, resample
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.systems.checkpoint import Trained
 from pyro_minvae.types import Visual
 
 METRICS = ("si_sdr", "pesq", "estoi")
@@ -172,7 +172,7 @@ def limit_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def compare(systems: dict[str, Enhance], items: list[Item], *, seed: int) -> dict[str, list[Row]]:
+def compare(systems: dict[str, Enhance], items: list[NoisyItem], *, seed: int) -> dict[str, list[Row]]:
     """The rows of every system, mixture by mixture."""
     rows: dict[str, list[Row]] = {name: [] for name in systems}
     for number, item in enumerate(items, start=1):

@@ -21,7 +21,7 @@ from pyro_minvae.cli.console import progress
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row, evaluate
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 
 SYSTEMS = [
     "min-vae-grid,preset=fast",
@@ -47,7 +47,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed(parser, arguments)
 
 
-def run(system: str, items: list[Item], *, seed: int, workers: int) -> list[Row]:
+def run(system: str, items: list[NoisyItem], *, seed: int, workers: int) -> list[Row]:
     """The scores of one system."""
     rows = []
     with progress() as bar:

@@ -38,7 +38,6 @@ from separation_baselines import ideal_mask_system, learn_bases, nmf_system
 from separation_rungs import rungs
 from separation_tables import Rows, aims, by_speaker, ladder, table
 
-from pyro_minvae.checkpoint import WEIGHTS, find_model
 from pyro_minvae.cli.console import progress, say
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.errors import InputError
@@ -46,9 +45,10 @@ from pyro_minvae.evaluation import separation_report as speakers
 from pyro_minvae.evaluation.manifest import SeparationItem
 from pyro_minvae.evaluation.mixing import recordings, spread
 from pyro_minvae.evaluation.noisy_set import select
-from pyro_minvae.evaluation.separation import Row, System, evaluate, read_task, with_separator
+from pyro_minvae.evaluation.separation import SpeakerRow, System, evaluate, read_task, with_separator
 from pyro_minvae.evaluation.separation_set import casts, make_separation_set
 from pyro_minvae.media.files import atomic
+from pyro_minvae.systems.checkpoint import WEIGHTS, find_model
 
 BEGIN, END = "<!-- separation: begin -->", "<!-- separation: end -->"
 DEVELOPMENT = ("bgbbzn", "bwat3s", "lgaz7s", "lwiy6n", "pgbe3s", "pwax5s", "sbbu3a", "srbo4p")
@@ -173,7 +173,7 @@ def run(
         if kept.is_file():
             scores[name] = pickle.loads(kept.read_bytes())
             continue
-        rows: list[Row] = []
+        rows: list[SpeakerRow] = []
         with progress() as bar:
             task = bar.add_task(name, total=len(items))
             for row in evaluate(items, make, workers=options.workers, seed=options.seed, earlier=earlier):

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_minvae.config import Stft
+from pyro_minvae.config.schema import Stft
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.evaluation.mixing import segment
 from pyro_minvae.evaluation.noisy_set import select
 from pyro_minvae.evaluation.separation import Answer, System, Task
 from pyro_minvae.features.stft import analyse, synthesise
 from pyro_minvae.features.stft import power as power_of
+from pyro_minvae.inference.mcem.statistics import MixtureStatistics
+from pyro_minvae.inference.ops.minimisers import root_ratio
 from pyro_minvae.media.audio import mono, read_audio
 from pyro_minvae.media.files import atomic
-from pyro_minvae.models.minimisers import root_ratio
-from pyro_minvae.models.noise import Nmf
-from pyro_minvae.models.statistics import MixtureStatistics
+from pyro_minvae.models.noise.base import Nmf
 from pyro_minvae.types import Utterance
 
 STFT = Stft()

@@ -22,20 +22,20 @@ import torch
 from common import make_separator
 from torch import Tensor
 
-from pyro_minvae.assembly import noise_model
-from pyro_minvae.config import Recipe
-from pyro_minvae.denoiser import Denoiser, Piece
+from pyro_minvae.config.noise import FloorConfig
+from pyro_minvae.config.schema import Recipe
 from pyro_minvae.evaluation.separation import Answer, System, Task
 from pyro_minvae.features.stft import analyse, frame_count, synthesise
 from pyro_minvae.features.stft import power as power_of
-from pyro_minvae.inference.wiener import masks
+from pyro_minvae.inference.mcem.statistics import MixtureStatistics
+from pyro_minvae.inference.mcem.wiener import masks
 from pyro_minvae.media.audio import resample
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
-from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import Nmf
-from pyro_minvae.models.statistics import MixtureStatistics
-from pyro_minvae.noise import Floor
-from pyro_minvae.separator import Separator
+from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noisy import Source
+from pyro_minvae.pipelines.mcem_solver import Block, Denoiser
+from pyro_minvae.pipelines.separator import Separator
+from pyro_minvae.systems.build import noise_model
 from pyro_minvae.types import Visual
 
 FITTING, TRUE_RANK = 100, 10  # of the NMF of the true noise: updates and rank
@@ -65,7 +65,7 @@ def rungs(model: str, *, noise: bool) -> dict[str, Callable[[], System]]:
 def rung_system(model: str, rung: str, *, noise: bool) -> System:
     """The model with that much of the truth."""
     separator = make_separator(model)
-    recipe = separator.recipe if noise else separator.recipe.model_copy(update={"noise": Floor()})
+    recipe = separator.recipe if noise else separator.recipe.model_copy(update={"noise": FloorConfig()})
 
     def separate(task: Task) -> Answer:
         torch.manual_seed(task.seed)
@@ -105,7 +105,7 @@ class FromOracle(Denoiser):
 
     places: list[Tensor]
 
-    def sources(self, piece: Piece) -> list[Source]:
+    def sources(self, piece: Block) -> list[Source]:
         return [
             source._replace(start=place)
             for source, place in zip(super().sources(piece), self.places, strict=True)
@@ -115,7 +115,7 @@ class FromOracle(Denoiser):
 def filters(rung: str, truth: Truth, task: Task, separator: Separator, recipe: Recipe) -> Tensor:
     """The speakers' Wiener filters [J, N, F]."""
     denoiser = FromOracle(separator.systems, recipe, separator.device)
-    piece = Piece(truth.power, truth.visuals, task.seed)
+    piece = Block(truth.power, truth.visuals, task.seed)
     if rung == START:
         denoiser.places = truth.oracle
         return denoiser([piece])[0].masks

@@ -8,10 +8,10 @@ from common import markdown
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation import separation_report as speakers
 from pyro_minvae.evaluation.separated import HEADINGS
-from pyro_minvae.evaluation.separation import Row
+from pyro_minvae.evaluation.separation import SpeakerRow
 from pyro_minvae.evaluation.summary import bootstrap
 
-Rows = dict[str, list[Row]]
+Rows = dict[str, list[SpeakerRow]]
 """System to its rows; the first one is the system that the others are compared with."""
 
 
@@ -89,6 +89,6 @@ def ladder(scores: Rows) -> str:
     return markdown(["rung", *(HEADINGS[metric] for metric in metrics), "SDR gain (dB) [95 %]"], lines)
 
 
-def sdr(row: Row) -> float:
+def sdr(row: SpeakerRow) -> float:
     """The mean SDR over the speakers of a mixture."""
     return float(np.mean([one.values["sdr"] for one in row.output]))

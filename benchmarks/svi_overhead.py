@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_minvae.inference.elbo import svi_loss
+from pyro_minvae.config.load import load_recipe
+from pyro_minvae.inference.svi.elbo import svi_loss
 from pyro_minvae.media.files import atomic
 from pyro_minvae.models.priors import CERTAIN
-from pyro_minvae.recipe import load_recipe
-from pyro_minvae.system import System
+from pyro_minvae.systems.system import System
 from pyro_minvae.types import Visual
 
 Loss = Callable[[], Tensor]

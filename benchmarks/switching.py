@@ -40,11 +40,11 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row, item_seed
 from pyro_minvae.evaluation.corrupted import Corrupter
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.mixing import spread
 from pyro_minvae.evaluation.noisy_set import make_noisy_set, select, write_sound
+from pyro_minvae.evaluation.reliability import detector
 from pyro_minvae.evaluation.summary import bootstrap
-from pyro_minvae.evaluation.trust import detector
 from pyro_minvae.evaluation.voices import followed
 from pyro_minvae.evaluation.workers import Work, stream
 from pyro_minvae.media.audio import mono, read_audio
@@ -106,7 +106,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def with_lips(items: list[Item], lips: str, folder: Path, seed: int) -> list[Item]:
+def with_lips(items: list[NoisyItem], lips: str, folder: Path, seed: int) -> list[NoisyItem]:
     """The same mixtures with lips that are clean, missing or spoilt."""
     if lips == MISSING:
         return [item.model_copy(update={"video": None}) for item in items]
@@ -116,7 +116,7 @@ def with_lips(items: list[Item], lips: str, folder: Path, seed: int) -> list[Ite
     return Corrupter(what, donors, seed).all(items, folder)
 
 
-def score(options: argparse.Namespace, sets: dict[str, list[Item]]) -> Scores:
+def score(options: argparse.Namespace, sets: dict[str, list[NoisyItem]]) -> Scores:
     """Run every system on every set; one that never looks at lips only once."""
     scores: Scores = {}
     for system in options.system:
@@ -196,9 +196,9 @@ def voices(data: Path, folder: Path, *, count: int) -> dict[str, list[Utterance]
     table = (data / "librispeech" / "SPEAKERS.TXT").read_text(encoding="utf-8")
     sexes = dict(re.findall(r"^(\d+)\s*\|\s*([FM])\s*\|", table, re.MULTILINE))
     groups = {"s1": select(open_corpus(data / "grid"), source=data / "grid", split="val")}
-    heard = open_corpus(data / "librispeech" / "val")
+    encoder_input = open_corpus(data / "librispeech" / "val")
     for group, sex in (("female", "F"), ("male", "M")):
-        groups[group] = [u for u in heard if sexes[Path(u.audio).stem.partition("-")[0]] == sex]
+        groups[group] = [u for u in encoder_input if sexes[Path(u.audio).stem.partition("-")[0]] == sex]
     cut = {}
     for group, found in groups.items():
         cut[group] = []
@@ -211,7 +211,7 @@ def voices(data: Path, folder: Path, *, count: int) -> dict[str, list[Utterance]
     return cut
 
 
-def follow(item: Item, enhancer: Any, *, seed: int) -> Followed:
+def follow(item: NoisyItem, enhancer: Any, *, seed: int) -> Followed:
     """Enhance one mixture from its sound and look at the path; runs in a worker."""
     mixture, clean = (read_audio(path) for path in (item.mixture, item.clean))
     result = enhancer(mixture.waveform[0], mixture.rate, seed=item_seed(seed, item))
@@ -239,7 +239,7 @@ def speakers(options: argparse.Namespace, folder: Path) -> tuple[str, list[Follo
     return markdown(["voice", "mixtures", "right [95 %]", *names], lines), found
 
 
-def _lost(item: Item, cause: str) -> Followed:
+def _lost(item: NoisyItem, cause: str) -> Followed:
     raise InputError(f"{item.mixture}: {cause}")
 
 

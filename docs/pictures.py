@@ -25,17 +25,17 @@ from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_minvae.config import Stft
+from pyro_minvae.config.load import load_recipe, recipe_names
+from pyro_minvae.config.schema import Stft
 from pyro_minvae.evaluation.mixing import mix_speakers
 from pyro_minvae.evaluation.plots import draw
 from pyro_minvae.features.stft import analyse, power, synthesise
-from pyro_minvae.guides.posterior import Posterior
-from pyro_minvae.inference.elbo import optimal_responsibility
-from pyro_minvae.inference.wiener import masks
-from pyro_minvae.models.mixture import Source, noisy_speech
-from pyro_minvae.models.noise import Nmf
-from pyro_minvae.recipe import load_recipe, recipe_names
-from pyro_minvae.system import System
+from pyro_minvae.guides.speech import Posterior
+from pyro_minvae.inference.mcem.wiener import masks
+from pyro_minvae.inference.svi.elbo import optimal_responsibility
+from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noisy import Source, noisy_speech
+from pyro_minvae.systems.system import System
 from pyro_minvae.types import Visual
 
 FRAMES, LIPS = 4, 2

@@ -11,16 +11,16 @@ __version__ = "0.1.0"
 __all__ = ["Enhancer", "InputError", "Separator", "__version__", "load_recipe"]
 
 if TYPE_CHECKING:
-    from pyro_minvae.enhancer import Enhancer
+    from pyro_minvae.config.load import load_recipe
     from pyro_minvae.errors import InputError
-    from pyro_minvae.recipe import load_recipe
-    from pyro_minvae.separator import Separator
+    from pyro_minvae.pipelines.enhancer import Enhancer
+    from pyro_minvae.pipelines.separator import Separator
 
 _HOMES = {
-    "Enhancer": "pyro_minvae.enhancer",
+    "Enhancer": "pyro_minvae.pipelines.enhancer",
     "InputError": "pyro_minvae.errors",
-    "Separator": "pyro_minvae.separator",
-    "load_recipe": "pyro_minvae.recipe",
+    "Separator": "pyro_minvae.pipelines.separator",
+    "load_recipe": "pyro_minvae.config.load",
 }
 
 

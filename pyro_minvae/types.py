@@ -28,7 +28,7 @@ class Audio(NamedTuple):
     format: str
 
 
-class Lips(NamedTuple):
+class MouthCrops(NamedTuple):
     """`crops` [T, height, width] grey (uint8), `times` [T] s, `valid` [T] bool (a face was found)."""
 
     crops: np.ndarray
@@ -68,7 +68,7 @@ class Prepared(NamedTuple):
     speaker: str
     split: str
     waveform: np.ndarray
-    lips: Lips | None
+    lips: MouthCrops | None
 
 
 class Switches(NamedTuple):

@@ -11,7 +11,7 @@ import av
 import cv2
 import numpy as np
 
-# The mouth below the centre of the face, in parts of the face's side: where `media.lips` looks for it.
+# The mouth below the centre of the face, in parts of the face's side: where `media.mouths` looks for it.
 MOUTH = 0.32
 
 

@@ -29,20 +29,23 @@ def at_lips(network: nn.Module, visual: Visual) -> Moments:
     return torch.where(seen, mean, 0.0), torch.where(seen, scale, 1.0)
 
 
-def product_of_experts(guide: Guide, heard: Tensor, visual: Visual) -> Moments:
+def product_of_experts(guide: Guide, encoder_input: Tensor, visual: Visual) -> Moments:
     """N(0, I) q_a q_v / Z; without lips N(0, I) q_a / Z (derivations, eq. 3.22, 3.24)."""
-    (m_a, s_a), (m_v, s_v) = guide.audio(heard), guide.visual_network(torch.nan_to_num(visual.features))
+    (m_a, s_a), (m_v, s_v) = (
+        guide.audio(encoder_input),
+        guide.visual_network(torch.nan_to_num(visual.features)),
+    )
     lips = visual.valid[..., None].double()
     precision = 1 + 1 / s_a**2 + lips / s_v**2
     mean = (m_a / s_a**2 + lips * m_v / s_v**2) / precision
     return mean, 1 / precision.sqrt()
 
 
-def around(encoder: nn.Module, heard: Tensor, visual: Visual) -> Moments:
+def around(encoder: nn.Module, encoder_input: Tensor, visual: Visual) -> Moments:
     """The encoder of mixed speech, tap by tap: h + P gelu(sum_k c_k norm(h)_(n + k d) + b), zero beyond the ends."""
     trunk, valid = encoder.network.trunk, visual.valid[..., None]
     lips = torch.where(valid, visual.features, 0.0)
-    h = trunk.start(torch.cat([(heard + 1e-4).log() / 5, lips, valid.double()], -1))
+    h = trunk.start(torch.cat([(encoder_input + 1e-4).log() / 5, lips, valid.double()], -1))
     for layer in trunk.layers:
         d = layer.dilation
         normed, frames, total = layer.norm(h), h.shape[-2], 0.0
@@ -56,22 +59,26 @@ def around(encoder: nn.Module, heard: Tensor, visual: Visual) -> Moments:
     return encoder.network.mean(h), (0.5 * log_variance).exp()
 
 
-def posterior_moments(kind: str, guide: Guide, frames: Frames, heard: Tensor | None = None) -> list[Moments]:
+def posterior_moments(
+    kind: str, guide: Guide, frames: Frames, encoder_input: Tensor | None = None
+) -> list[Moments]:
     """q(z | alpha, s, v) at index alpha."""
     power, visual = frames
-    heard = power if heard is None else heard
+    encoder_input = power if encoder_input is None else encoder_input
     name = kind.partition("+")[0]
     if name == "audio":
-        return [guide.audio(heard)]
+        return [guide.audio(encoder_input)]
     if name == "visual":
         return [at_lips(guide.visual_network, visual)]
     if name == "concatenation":
-        return [guide.joint(heard, visual)]
+        return [guide.joint(encoder_input, visual)]
     if name == "mixed-speech":
-        return [around(guide.joint, heard, visual)]
+        return [around(guide.joint, encoder_input, visual)]
     if name == "product":
-        return [product_of_experts(guide, heard, visual)]
-    audio = product_of_experts(guide, heard, visual) if "products" in name else guide.audio(heard)
+        return [product_of_experts(guide, encoder_input, visual)]
+    audio = (
+        product_of_experts(guide, encoder_input, visual) if "products" in name else guide.audio(encoder_input)
+    )
     return [at_lips(guide.visual_network, visual), audio]
 
 

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_minvae import parts
+from pyro_minvae.config import components
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.guides.mixed_speech import MixedSpeechGuide
 from pyro_minvae.guides.mixture import MixtureGuide, MixtureOfProductsGuide
+from pyro_minvae.guides.separation import MixedSpeechGuide
 from pyro_minvae.guides.single import AudioGuide, ConcatenationGuide, ProductGuide, VisualGuide
-from pyro_minvae.models.decoders import ContextDecoder, LipDecoder, SpectralDecoder
-from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood, StudentT
+from pyro_minvae.models.decoders import ContextDecoder, SpectralDecoder, VisualDecoder
+from pyro_minvae.models.likelihoods import ComplexGaussian, Likelihood, StudentT
 from pyro_minvae.models.networks import (
     AudioWeight,
     ContextNetwork,
@@ -89,7 +89,7 @@ def random_parameters(module: torch.nn.Module, generator: torch.Generator, size:
 
 def make_prior(kind: str, *, latent: int = 3, seed: int = 0, guide: Guide | None = None) -> Prior:
     """A prior of that kind without dropout; a vamp prior's pseudo-inputs go through `guide`."""
-    layers = parts.VisualPrior(hidden=(6,), dropout=0.0)
+    layers = components.VisualPriorConfig(hidden=(6,), dropout=0.0)
     through = guide or make_guide("concatenation", latent=latent, seed=seed + 20)
     made = {
         "standard": lambda: StandardPrior(latent),
@@ -119,7 +119,7 @@ def make_decoder(
     if kind == "plain":
         decoder = SpectralDecoder(bins, latent, (hidden,), floor)
     elif kind == "lips":
-        decoder = LipDecoder(bins, latent, (hidden,), floor, lips=FEATURES, embedding=(6, 3), dropout=0.0)
+        decoder = VisualDecoder(bins, latent, (hidden,), floor, lips=FEATURES, embedding=(6, 3), dropout=0.0)
     else:
         decoder = ContextDecoder(bins, latent, (hidden,), floor, context=CONTEXT)
     decoder = decoder.double()
@@ -152,8 +152,8 @@ def make_model(
 
 def make_guide(kind: str, *, latent: int = 3, seed: int = 0) -> Guide:
     """A guide of that kind without dropout; "+amortised" adds a network of q(alpha)."""
-    audio = audio_network(BINS, latent, parts.AudioEncoder(hidden=(6,)))
-    lips = visual_network(FEATURES, latent, parts.VisualEncoder(hidden=(6,), dropout=0.0))
+    audio = audio_network(BINS, latent, components.AudioEncoderConfig(hidden=(6,)))
+    lips = visual_network(FEATURES, latent, components.VisualEncoderConfig(hidden=(6,), dropout=0.0))
     name, _, amortised = kind.partition("+")
     guide: Guide
     if name == "audio":
@@ -161,14 +161,16 @@ def make_guide(kind: str, *, latent: int = 3, seed: int = 0) -> Guide:
     elif name == "visual":
         guide = VisualGuide(lips)
     elif name == "concatenation":
-        guide = ConcatenationGuide(JointNetwork(BINS, FEATURES, latent, parts.JointEncoder(hidden=(6,))))
+        guide = ConcatenationGuide(
+            JointNetwork(BINS, FEATURES, latent, components.JointEncoderConfig(hidden=(6,)))
+        )
     elif name == "mixed-speech":
-        layers_around = parts.ContextEncoder(width=6, dilations=(1, 2), dropout=0.0)
+        layers_around = components.ContextEncoderConfig(width=6, dilations=(1, 2), dropout=0.0)
         guide = MixedSpeechGuide(ContextNetwork(BINS, FEATURES, latent, layers_around))
     elif name == "product":
         guide = ProductGuide(audio, lips)
     else:
-        layers = parts.ResponsibilityNetwork(hidden=(5,))
+        layers = components.ResponsibilityNetworkConfig(hidden=(5,))
         weight = AudioWeight(BINS, FEATURES, layers) if amortised else None
         guide = (MixtureGuide if name == "mixture" else MixtureOfProductsGuide)(audio, lips, weight)
     guide = guide.double()

@@ -9,10 +9,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf, stationary
-from pyro_minvae.models.noise_ard import ArdNmf
-from pyro_minvae.models.noise_chain import ChainNmf
-from pyro_minvae.models.statistics import Statistics
+from pyro_minvae.inference.mcem.statistics import Statistics
+from pyro_minvae.models.noise.ard import ArdNmf
+from pyro_minvae.models.noise.base import Nmf, stationary
+from pyro_minvae.models.noise.gamma_chain import ChainNmf
 
 Make = Callable[..., Nmf]
 # Each is called as make(power, generator=..., rank=...); stationary noise has no rank.

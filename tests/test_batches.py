@@ -14,12 +14,12 @@ import soundfile
 from signals import speechlike
 from tiny import lips, save_tiny_model
 
-from pyro_minvae.batches import run_all
-from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.cli.batches import run_all
+from pyro_minvae.cli.files import EnhancementJob, plan
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.mcem import EMState
-from pyro_minvae.jobs import Job, plan
-from pyro_minvae.media.crops import save_lips
+from pyro_minvae.inference.mcem.loop import EMState
+from pyro_minvae.media.crop_files import save_lips
+from pyro_minvae.pipelines.enhancer import Enhancer
 
 RATE = 16000
 
@@ -47,7 +47,9 @@ class Bars:
         self.bars: list[tuple[list[str], int, list[int]]] = []
 
     @contextmanager
-    def __call__(self, jobs: Sequence[Job], iterations: int) -> Iterator[Callable[[int, EMState], None]]:
+    def __call__(
+        self, jobs: Sequence[EnhancementJob], iterations: int
+    ) -> Iterator[Callable[[int, EMState], None]]:
         told: list[int] = []
         self.bars.append(([job.audio.stem for job in jobs], iterations, told))
         yield lambda done, _: told.append(done)
@@ -85,7 +87,7 @@ def test_recordings_that_lips_guide_go_by_themselves(model: Path, tmp_path: Path
         video = tmp_path / f"{name}.npz" if name in "ac" else None
         if video is not None:
             save_lips(video, lips(0.5, number))
-        jobs.append(Job(tmp_path / f"{name}.wav", video, tmp_path / "out" / f"{name}.wav", None))
+        jobs.append(EnhancementJob(tmp_path / f"{name}.wav", video, tmp_path / "out" / f"{name}.wav", None))
     (tmp_path / "out").mkdir()
     bars = Bars()
     done = dict(run_all(jobs, enhancer(model, "inference.lips=always"), bars))
@@ -122,7 +124,7 @@ def test_no_more_recordings_are_held_than_go_side_by_side(
 ) -> None:
     for number in range(7):
         soundfile.write(tmp_path / f"{number}.wav", speechlike(RATE, 0.4), RATE)
-    held, most, read, write = 0, 0, Job.open, Job.finish
+    held, most, read, write = 0, 0, EnhancementJob.open, EnhancementJob.finish
     # Three go side by side, and whether a fourth would is known when it is open.
 
     def opened(*arguments: Any, **options: Any) -> Any:
@@ -136,8 +138,8 @@ def test_no_more_recordings_are_held_than_go_side_by_side(
         held -= 1
         return write(*arguments, **options)
 
-    monkeypatch.setattr(Job, "open", opened)
-    monkeypatch.setattr(Job, "finish", finished)
+    monkeypatch.setattr(EnhancementJob, "open", opened)
+    monkeypatch.setattr(EnhancementJob, "finish", finished)
     done = list(run_all(plan([tmp_path], out=tmp_path / "out"), enhancer(model, "inference.batch=3"), Bars()))
     assert len(done) == 7
     assert not any(isinstance(outcome, InputError) for _, outcome in done)
@@ -148,14 +150,14 @@ def test_a_result_that_cannot_be_written_stops_no_other(
     model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = plan([folder / "a.wav", folder / "b.wav"], out=tmp_path / "out")
-    write = Job.finish
+    write = EnhancementJob.finish
 
-    def finished(job: Job, *arguments: Any, **options: Any) -> Any:
+    def finished(job: EnhancementJob, *arguments: Any, **options: Any) -> Any:
         if job.audio.stem == "a":
             raise InputError("out/a.wav: expected room, found a full disk")
         return write(job, *arguments, **options)
 
-    monkeypatch.setattr(Job, "finish", finished)
+    monkeypatch.setattr(EnhancementJob, "finish", finished)
     outcomes = {job.audio.stem: outcome for job, outcome in run_all(jobs, enhancer(model), Bars())}
     assert isinstance(outcomes["a"], InputError)
     assert (tmp_path / "out" / "b.wav").exists()

@@ -17,8 +17,8 @@ from tiny import save_tiny_model
 from pyro_minvae import fused
 from pyro_minvae.evaluation.mixing import White
 from pyro_minvae.evaluation.noisy_set import make_noisy_set
-from pyro_minvae.media.lips import save_lips
-from pyro_minvae.types import Lips, Utterance
+from pyro_minvae.media.mouths import save_lips
+from pyro_minvae.types import MouthCrops, Utterance
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 EXAMPLE = Path(__file__).parents[1] / "examples" / "noisy.mkv"
@@ -35,7 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = []
     for name in ("one", "two"):
         soundfile.write(folder / f"{name}.wav", speechlike(RATE, 1.2, len(clips)), RATE)
-        lips = Lips(random.integers(0, 256, (30, 16, 16), np.uint8), np.arange(30) / 25, np.ones(30, bool))
+        lips = MouthCrops(
+            random.integers(0, 256, (30, 16, 16), np.uint8), np.arange(30) / 25, np.ones(30, bool)
+        )
         save_lips(folder / f"{name}.npz", lips)
         clips.append(Utterance(name, name, folder / f"{name}.wav", folder / f"{name}.npz", "val"))
     make_noisy_set(clips, [White()], snrs_db=[0.0], out=folder / "set")

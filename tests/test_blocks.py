@@ -16,14 +16,14 @@ from tiny import lips, save_tiny_model
 from tiny_training import RATE as SLOW
 from tiny_training import tiny_recipe
 
-from pyro_minvae.blocks import fade, packed, spans
-from pyro_minvae.checkpoint import load_model, save_model
-from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.config.load import load_recipe, preset_names, preset_recipe
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.mcem import EMState
-from pyro_minvae.recipe import load_recipe, preset_names, preset_recipe
-from pyro_minvae.recording import Recording
-from pyro_minvae.system import System
+from pyro_minvae.inference.mcem.loop import EMState
+from pyro_minvae.pipelines.blocks import fade, packed, spans
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.pipelines.recording import Recording
+from pyro_minvae.systems.checkpoint import load_model, save_model
+from pyro_minvae.systems.system import System
 
 RATE = 16000
 
@@ -114,11 +114,11 @@ def test_a_block_without_a_face_is_like_a_recording_without_video(model: Path) -
     enhancer = Enhancer.from_pretrained(model, overrides=[*settings, "inference.iterations=3"])
     track = lips(1.0, 0)
     seen = enhancer(sound, RATE, track)
-    heard = enhancer(sound, RATE)
+    encoder_input = enhancer(sound, RATE)
     assert seen.used_video
     # The last block starts beyond the lips' reach: the same as without video, sample by sample.
-    np.testing.assert_array_equal(seen.speech[-RATE // 2 :], heard.speech[-RATE // 2 :])
-    assert np.abs(seen.speech[: RATE // 2] - heard.speech[: RATE // 2]).max() > 0
+    np.testing.assert_array_equal(seen.speech[-RATE // 2 :], encoder_input.speech[-RATE // 2 :])
+    assert np.abs(seen.speech[: RATE // 2] - encoder_input.speech[: RATE // 2]).max() > 0
 
 
 @pytest.mark.parametrize("e_step", ["mean-field", "marginal"])

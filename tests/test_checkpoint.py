@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_training import tiny_recipe, utterances
 
-from pyro_minvae.checkpoint import CONFIG, WEIGHTS, load_model, save_model
 from pyro_minvae.data.loader import frame_set
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.elbo import bound_terms
-from pyro_minvae.inference.training import train
-from pyro_minvae.system import System
+from pyro_minvae.inference.svi.elbo import bound_terms
+from pyro_minvae.inference.svi.trainer import train
+from pyro_minvae.systems.checkpoint import CONFIG, WEIGHTS, load_model, save_model
+from pyro_minvae.systems.system import System
 
 SYSTEMS = ("a-vae", "min-vae", "min-vae-visual-prior")
 

@@ -12,14 +12,14 @@ from signals import speechlike
 from tiny_family import family_recipe
 from tiny_training import FPS, RATE, utterances
 
-from pyro_minvae.checkpoint import load_model, save_model
-from pyro_minvae.config import Recipe
-from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.config.load import KINDS
+from pyro_minvae.config.schema import Recipe
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.training import EpochEvent, StepEvent, train
-from pyro_minvae.recipe import KINDS
-from pyro_minvae.system import System
-from pyro_minvae.types import Lips
+from pyro_minvae.inference.svi.trainer import EpochEvent, StepEvent, train
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.systems.checkpoint import load_model, save_model
+from pyro_minvae.systems.system import System
+from pyro_minvae.types import MouthCrops
 
 MIXED_PRIORS = ("mixture", "visual-mixture")
 MIXED_GUIDES = ("mixture", "mixture-of-products", "mixture+amortised", "mixture-of-products+amortised")
@@ -61,7 +61,7 @@ def test_a_legal_combination_trains_and_enhances(kinds: tuple[str, str, str, str
     enhancer = Enhancer(load_model(tmp_path))
     noisy = speechlike(RATE, 1.0, seed=7) + 0.1 * np.random.default_rng(0).standard_normal(RATE)
     crops = np.random.default_rng(1).integers(0, 256, (FPS, 8, 8), dtype=np.uint8)
-    lips = Lips(crops, (np.arange(FPS) + 0.5) / FPS, np.ones(FPS, bool))
+    lips = MouthCrops(crops, (np.arange(FPS) + 0.5) / FPS, np.ones(FPS, bool))
     for video in (lips, None):
         result = enhancer(noisy, RATE, video)
         assert result.speech.shape == noisy.shape

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import save_tiny_model
 
-from pyro_minvae.denoiser import Denoiser, Piece
-from pyro_minvae.inference.mcem import EMState
-from pyro_minvae.inference.wiener import masks
-from pyro_minvae.speaker import load_trained
+from pyro_minvae.inference.mcem.loop import EMState
+from pyro_minvae.inference.mcem.wiener import masks
+from pyro_minvae.pipelines.mcem_solver import Block, Denoiser
+from pyro_minvae.pipelines.video_guidance import load_trained
 from pyro_minvae.types import Visual
 
 
@@ -25,9 +25,9 @@ def denoiser(model: Path, *settings: str) -> Denoiser:
     return Denoiser([trained], trained.recipe, torch.device("cpu"))
 
 
-def piece(frames: int, seed: int, *visuals: Visual | None) -> Piece:
+def piece(frames: int, seed: int, *visuals: Visual | None) -> Block:
     power = torch.rand(frames, 513, generator=torch.Generator().manual_seed(seed))
-    return Piece(power, visuals or (None,), seed)
+    return Block(power, visuals or (None,), seed)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

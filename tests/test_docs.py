@@ -93,7 +93,7 @@ def write(path: Path, sound: np.ndarray) -> None:
 
 def small(arguments: list[str]) -> list[str]:
     """The same command with as little computation as shows that it works."""
-    from pyro_minvae.recipe import load_recipe
+    from pyro_minvae.config.load import load_recipe
 
     if arguments[0] == "train":
         stages = len(load_recipe(arguments[1]).training.stages) if "--help" not in arguments else 0
@@ -198,15 +198,15 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 def test_every_recipe_and_bundled_model_is_documented() -> None:
-    from pyro_minvae.checkpoint import pretrained_names
-    from pyro_minvae.recipe import recipe_names
+    from pyro_minvae.config.load import recipe_names
+    from pyro_minvae.systems.checkpoint import pretrained_names
 
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert [name for name in recipe_names() + pretrained_names() if f"`{name}`" not in text] == []
 
 
 def test_every_kind_of_part_is_documented() -> None:
-    from pyro_minvae.recipe import KINDS
+    from pyro_minvae.config.load import KINDS
 
     text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", text, re.M))

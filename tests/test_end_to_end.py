@@ -12,9 +12,9 @@ import soundfile
 from signals import at_snr
 
 from pyro_minvae import Enhancer
-from pyro_minvae.checkpoint import PRETRAINED, pretrained_names
 from pyro_minvae.evaluation.metrics import si_sdr
 from pyro_minvae.media.audio import mono, read_audio
+from pyro_minvae.systems.checkpoint import PRETRAINED, pretrained_names
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MODELS = ["a-vae", "min-vae-grid"]
@@ -85,12 +85,12 @@ def test_lips_help_in_python(data_root: Path) -> None:
     street = mono(read_audio(data_root / "noise" / "busy-street.flac"), rate)[rate : rate + len(speech)]
     mixture = speech + at_snr(speech, street.astype(np.float64), -5)
     enhancer = Enhancer.from_pretrained("min-vae-grid")
-    seen, heard = enhancer(mixture, rate, video), enhancer(mixture, rate)
+    seen, encoder_input = enhancer(mixture, rate, video), enhancer(mixture, rate)
     assert seen.used_video
-    assert not heard.used_video
+    assert not encoder_input.used_video
     # Far below what is measured on the whole set: one clip, one seed.
     assert si_sdr(speech, seen.speech) > si_sdr(speech, mixture) + 4
-    assert si_sdr(speech, seen.speech) > si_sdr(speech, heard.speech)
+    assert si_sdr(speech, seen.speech) > si_sdr(speech, encoder_input.speech)
 
 
 @pytest.mark.real_data

@@ -19,7 +19,7 @@ from signals import speechlike
 from tiny import save_tiny_model
 
 from pyro_minvae.evaluation import page
-from pyro_minvae.inference import mixing
+from pyro_minvae.inference.mcmc import mixing
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "noisy.mkv"
 RATE = 16000

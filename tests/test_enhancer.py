@@ -12,13 +12,13 @@ import torch
 from signals import speechlike
 from tiny import save_tiny_model
 
-from pyro_minvae import speaker as module
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.settling import LOOK_BACK, until_settled
-from pyro_minvae.media.lips import read_lips
-from pyro_minvae.recording import reference
-from pyro_minvae.types import Lips
+from pyro_minvae.inference.mcem.convergence import LOOK_BACK, until_settled
+from pyro_minvae.media.mouths import read_lips
+from pyro_minvae.pipelines import video_guidance as module
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.pipelines.recording import reference
+from pyro_minvae.types import MouthCrops
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "noisy.mkv"
 RATE = 16000
@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lips() -> Lips:
+def lips() -> MouthCrops:
     return read_lips(EXAMPLE, size=16)
 
 
@@ -39,7 +39,7 @@ def sound() -> np.ndarray:
     return speechlike(RATE, 1.0)
 
 
-def test_strange_lips_are_used_only_on_demand(model: Path, lips: Lips, sound: np.ndarray) -> None:
+def test_strange_lips_are_used_only_on_demand(model: Path, lips: MouthCrops, sound: np.ndarray) -> None:
     used, reasons = {}, {}
     for choice in ("auto", "always", "never"):
         enhancer = Enhancer.from_pretrained(model, overrides=[f"inference.lips={choice}"])
@@ -55,7 +55,7 @@ def test_strange_lips_are_used_only_on_demand(model: Path, lips: Lips, sound: np
 
 @pytest.mark.parametrize("late", [-100.0, 100.0])
 def test_lips_at_another_time_than_the_sound_are_none(
-    model: Path, lips: Lips, sound: np.ndarray, late: float
+    model: Path, lips: MouthCrops, sound: np.ndarray, late: float
 ) -> None:
     enhancer = Enhancer.from_pretrained(model, overrides=["inference.lips=always"])
     alone, apart = (enhancer(sound, RATE, v) for v in (None, lips._replace(times=lips.times + late)))
@@ -67,7 +67,7 @@ def test_lips_at_another_time_than_the_sound_are_none(
 def test_no_face_is_looked_for_in_vain(
     model: Path, sound: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any, **__: Any) -> Lips:
+    def refuse(*_: Any, **__: Any) -> MouthCrops:
         raise AssertionError("read without need")
 
     monkeypatch.setattr(module, "read_lips", refuse)
@@ -78,9 +78,9 @@ def test_no_face_is_looked_for_in_vain(
     assert deaf(sound, RATE).without_video == "no video"
 
 
-def test_crops_of_another_size_are_fitted(model: Path, lips: Lips, sound: np.ndarray) -> None:
+def test_crops_of_another_size_are_fitted(model: Path, lips: MouthCrops, sound: np.ndarray) -> None:
     enhancer = Enhancer.from_pretrained(model)
-    large = Lips(lips.crops.repeat(2, 1).repeat(2, 2), lips.times, lips.valid)
+    large = MouthCrops(lips.crops.repeat(2, 1).repeat(2, 2), lips.times, lips.valid)
     assert enhancer(sound, RATE, large).used_video
     np.testing.assert_array_equal(enhancer(sound, RATE, large).speech, enhancer(sound, RATE, lips).speech)
     for bad in (lips._replace(crops=lips.crops[0]), lips._replace(times=lips.times[1:])):

@@ -15,9 +15,9 @@ import soundfile
 from signals import speechlike
 from tiny import save_tiny_model
 
-from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.cli.files import EnhancementJob, plan
 from pyro_minvae.errors import InputError
-from pyro_minvae.jobs import Job, plan
+from pyro_minvae.pipelines.enhancer import Enhancer
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "noisy.mkv"
 RATE = 16000
@@ -131,7 +131,7 @@ def test_clipping_is_reported(model: Path, tmp_path: Path) -> None:
             speech[..., :7] = 1.5
             return [result._replace(speech=speech)]
 
-    job = Job(write_sound(tmp_path / "in.wav"), None, tmp_path / "out.wav", None)
+    job = EnhancementJob(write_sound(tmp_path / "in.wav"), None, tmp_path / "out.wav", None)
     enhancer = Loud.from_pretrained(model)
     assert f"{tmp_path / 'out.wav'}: 7 samples clipped" in job.run(enhancer).warnings
 

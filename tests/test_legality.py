@@ -10,15 +10,15 @@ import torch
 from laws import DECODERS, GUIDES, MIXED, MIXED_GUIDES, PRIORS, make_decoder, make_guide, make_prior
 from tiny_family import family_recipe
 
+from pyro_minvae.config.load import override_recipe, parse_recipe
+from pyro_minvae.config.rules import incompatibility
 from pyro_minvae.errors import InputError
-from pyro_minvae.guides.posterior import Posterior
-from pyro_minvae.inference.elbo import svi_loss
-from pyro_minvae.legality import misfit
+from pyro_minvae.guides.speech import Posterior
+from pyro_minvae.inference.svi.elbo import svi_loss
 from pyro_minvae.models.decoders import ContextDecoder
 from pyro_minvae.models.priors import Prior
 from pyro_minvae.models.speech import SpeechModel
-from pyro_minvae.recipe import override_recipe, parse_recipe
-from pyro_minvae.system import System
+from pyro_minvae.systems.system import System
 
 PAIR = "expected a mixture prior and a mixture guide together, found {} and {}: "
 ONLY_GUIDE = PAIR + "the guide enumerates a switch alpha that the prior does not have"
@@ -44,12 +44,12 @@ def test_sections_and_objects_are_judged_alike(kinds: tuple[str, str, str]) -> N
     prior, guide, decoder = make_prior(kinds[0]), make_guide(kinds[1]), make_decoder(kinds[2])
     names = (type(prior).__name__, type(guide).__name__)
     if wanted is None:
-        assert misfit(prior=prior, guide=guide, decoder=decoder) is None
+        assert incompatibility(prior=prior, guide=guide, decoder=decoder) is None
         family_recipe(*kinds)
         svi_loss(SpeechModel(prior, decoder), guide)
         return
     second = type(decoder).__name__ if wanted is CONTEXT else names[1]
-    assert misfit(prior=prior, guide=guide, decoder=decoder) == wanted.format(names[0], second)
+    assert incompatibility(prior=prior, guide=guide, decoder=decoder) == wanted.format(names[0], second)
     with pytest.raises(InputError) as refusal:
         family_recipe(*kinds)
     sections = (kinds[0], "context" if wanted is CONTEXT else kinds[1].partition("+")[0])

@@ -18,14 +18,14 @@ import torch
 from signals import speechlike
 from tiny_training import FPS, RATE, utterances
 
-from pyro_minvae.checkpoint import Trained, load_model, save_model
-from pyro_minvae.config import Recipe
-from pyro_minvae.enhancer import Enhancer
+from pyro_minvae.config.load import load_recipe
+from pyro_minvae.config.schema import Recipe
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.training import StepEvent, train
-from pyro_minvae.recipe import load_recipe
-from pyro_minvae.system import System
-from pyro_minvae.types import Lips, Shapes, Visual
+from pyro_minvae.inference.svi.trainer import StepEvent, train
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.systems.checkpoint import Trained, load_model, save_model
+from pyro_minvae.systems.system import System
+from pyro_minvae.types import MouthCrops, Shapes, Visual
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "outside_parts"
@@ -81,7 +81,7 @@ def check_enhances(trained: Trained) -> np.ndarray:
     """Enhance a second of sound with and without lips; returns the speech found with them."""
     noisy = speechlike(RATE, 1.0, seed=7) + 0.1 * np.random.default_rng(0).standard_normal(RATE)
     crops = np.random.default_rng(1).integers(0, 256, (FPS, 8, 8), dtype=np.uint8)
-    lips = Lips(crops, (np.arange(FPS) + 0.5) / FPS, np.ones(FPS, bool))
+    lips = MouthCrops(crops, (np.arange(FPS) + 0.5) / FPS, np.ones(FPS, bool))
     results = [Enhancer(trained)(noisy, RATE, video) for video in (None, lips)]
     for result in results:
         assert np.isfinite(result.speech).all()
@@ -143,9 +143,12 @@ def test_the_guide_leaves_out_frames_without_a_face(importable: None) -> None:
     features = torch.randn(4, 9)
     features[2] = torch.nan
     valid = torch.tensor([True, True, False, True])
-    (seen,), (heard,) = guide.posteriors(power, Visual(features, valid)), guide.posteriors(power, None)
-    torch.testing.assert_close(seen.mean[2], heard.mean[2])
-    assert ((seen.mean - heard.mean).abs().amax(-1) > 0).tolist() == valid.tolist()
+    (seen,), (encoder_input,) = (
+        guide.posteriors(power, Visual(features, valid)),
+        guide.posteriors(power, None),
+    )
+    torch.testing.assert_close(seen.mean[2], encoder_input.mean[2])
+    assert ((seen.mean - encoder_input.mean).abs().amax(-1) > 0).tolist() == valid.tolist()
 
 
 PRIOR = "model.prior={kind='import', target='my_priors:LaplacePrior', options={%s}}"

@@ -28,12 +28,12 @@ from published import (
 )
 from scenes import FRAMES, Frozen, Scene, draw_scene, settings, si_sdr, use_kernel
 
-from pyro_minvae.inference.mcem import EMState, mcem
-from pyro_minvae.inference.stretches import exponent_of
-from pyro_minvae.inference.targets import marginal_target, mean_field_target
-from pyro_minvae.inference.wiener import masks
-from pyro_minvae.models.noise import Nmf
-from pyro_minvae.models.statistics import MixtureStatistics
+from pyro_minvae.inference.mcem.loop import EMState, mcem
+from pyro_minvae.inference.mcem.schedule import exponent_of
+from pyro_minvae.inference.mcem.statistics import MixtureStatistics
+from pyro_minvae.inference.mcem.targets import marginal_target, mean_field_target
+from pyro_minvae.inference.mcem.wiener import masks
+from pyro_minvae.models.noise.base import Nmf
 
 PAPER = {"kernel": "metropolis", "step_size": 0.1, "average": 1}
 

@@ -7,9 +7,9 @@ import re
 import pytest
 from tiny_training import tiny_recipe
 
-from pyro_minvae import config, noise, parts
+from pyro_minvae.config import components, noise, schema
+from pyro_minvae.config.load import load_recipe, override_recipe, recipe_names
 from pyro_minvae.errors import InputError
-from pyro_minvae.recipe import load_recipe, override_recipe, recipe_names
 
 STAGE = "training.stages"
 MISFITS = {
@@ -69,14 +69,14 @@ def test_wrong_keys_and_values_are_refused_by_their_dotted_key(override: str) ->
     assert "\n" not in str(refusal.value)
 
 
-def sections(base: type[config.Section] = config.Section) -> list[type[config.Section]]:
+def sections(base: type[schema.Section] = schema.Section) -> list[type[schema.Section]]:
     below = base.__subclasses__()
     return below + [section for part in below for section in sections(part)]
 
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
-def test_every_key_is_explained_where_it_stands(section: type[config.Section]) -> None:
-    docs = " ".join(base.__doc__ or "" for base in section.__mro__ if issubclass(base, config.Section))
+def test_every_key_is_explained_where_it_stands(section: type[schema.Section]) -> None:
+    docs = " ".join(base.__doc__ or "" for base in section.__mro__ if issubclass(base, schema.Section))
     words = set(re.findall(r"`(\w+)`", docs))
     assert set(section.model_fields) - {"kind"} - words == set()
 
@@ -120,8 +120,8 @@ def test_blocks_are_longer_than_both_overlaps_in_whole_hops() -> None:
 def test_what_is_set_beside_another_kind_stays_in_any_order(backwards: bool) -> None:
     settings = ["noise.kind=nmf", "noise.rank=3", "model.prior.kind=ar1", "model.prior.coefficient=0.5"]
     recipe = load_recipe("a-vae", settings[::-1] if backwards else settings)
-    assert recipe.noise == noise.Nmf(rank=3)
-    assert recipe.model.prior == parts.Ar1Prior(coefficient=0.5)
+    assert recipe.noise == noise.NmfConfig(rank=3)
+    assert recipe.model.prior == components.Ar1PriorConfig(coefficient=0.5)
 
 
 @pytest.mark.parametrize("override", WITHOUT_LIPS)

@@ -15,10 +15,10 @@ from faces import face_pictures, write_video
 from signals import speechlike
 from tiny import save_tiny_model
 
+from pyro_minvae.cli.separation_files import parse_faces, plan_separation
 from pyro_minvae.errors import InputError
-from pyro_minvae.media.crops import save_lips
-from pyro_minvae.separation_jobs import parse_faces, plan_separation
-from pyro_minvae.types import Lips
+from pyro_minvae.media.crop_files import save_lips
+from pyro_minvae.types import MouthCrops
 
 RATE = 16000
 Run = Callable[..., Any]
@@ -246,7 +246,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     }
     names |= {"tmp": tmp_path, "letter": tmp_path / "letter.mkv", "crops": tmp_path / "crops.npz"}
     names["letter"].write_text("no video\n" * 50)
-    save_lips(names["crops"], Lips(np.zeros((3, 8, 8), np.uint8), np.arange(3) / 25, np.ones(3, bool)))
+    save_lips(names["crops"], MouthCrops(np.zeros((3, 8, 8), np.uint8), np.arange(3) / 25, np.ones(3, bool)))
     two = "{mix} --video {a} --video {films}/b.mkv".format(**names)
     asked, *words = (text.format(two=two, **names) for text in REFUSED[case])
     before = {path: path.stat().st_mtime_ns for folder in (tmp_path, films) for path in folder.rglob("*")}

@@ -14,17 +14,17 @@ from tiny import lips, save_tiny_model
 from tiny_training import tiny_recipe
 from torch import Tensor
 
-from pyro_minvae.checkpoint import save_model
-from pyro_minvae.denoiser import Denoiser, Piece
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.mcem import EMState
-from pyro_minvae.models.noise_floor import Floor
-from pyro_minvae.models.statistics import Statistics
-from pyro_minvae.recording import Mixture
-from pyro_minvae.separator import Separated, Separator
-from pyro_minvae.speaker import load_trained
-from pyro_minvae.system import System
+from pyro_minvae.inference.mcem.loop import EMState
+from pyro_minvae.inference.mcem.statistics import Statistics
+from pyro_minvae.models.noise.floor import Floor
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.pipelines.mcem_solver import Block, Denoiser
+from pyro_minvae.pipelines.recording import Mixture
+from pyro_minvae.pipelines.separator import Separated, Separator
+from pyro_minvae.pipelines.video_guidance import load_trained
+from pyro_minvae.systems.checkpoint import save_model
+from pyro_minvae.systems.system import System
 
 RATE = 16000
 ALWAYS = "inference.lips=always"
@@ -189,12 +189,12 @@ def test_alike_speakers_start_apart_and_others_where_their_guide_says(model: Pat
     loop, power = runner(model)
     speaker = Enhancer(loop.systems[0])
     for visual in (None, speaker.visual(lips(0.5, 0), 7)):
-        first, second, third = loop.sources(Piece(power, (visual,) * 3, 0))
+        first, second, third = loop.sources(Block(power, (visual,) * 3, 0))
         torch.testing.assert_close(first.start, loop.source(power, visual).start, rtol=0, atol=0)
         for one, other in ((first, second), (first, third), (second, third)):
             assert float((one.start - other.start).abs().amax()) > 0.01
         # In other blocks they start apart in the same direction.
-        later = loop.sources(Piece(2 * power[:5], (None,) * 3, 1))
+        later = loop.sources(Block(2 * power[:5], (None,) * 3, 1))
         ways = [
             (group[2].start - group[0].start) / group[0].spread for group in ([first, second, third], later)
         ]
@@ -205,15 +205,15 @@ def test_alike_speakers_start_apart_and_others_where_their_guide_says(model: Pat
 def test_beside_seen_speakers_the_guide_hears_what_they_leave(model: Path) -> None:
     loop, power = runner(model)
     visual = Enhancer(loop.systems[0]).visual(lips(0.5, 0), 7)
-    face, heard = loop.sources(Piece(power, (visual, None), 0))
+    face, encoder_input = loop.sources(Block(power, (visual, None), 0))
     torch.testing.assert_close(face.start, loop.source(power, visual).start, rtol=0, atol=0)
     variance = loop.systems[0].model.variance
     seen, left = variance(face.start, visual), power
     for _ in range(2):
         own = variance(loop.source(left, None).start)
         left = power * (own / (own + seen)) ** 2
-    torch.testing.assert_close(heard.start, loop.source(left, None).start)
-    assert float((heard.start - loop.source(power, None).start).abs().amax()) > 1e-3
+    torch.testing.assert_close(encoder_input.start, loop.source(left, None).start)
+    assert float((encoder_input.start - loop.source(power, None).start).abs().amax()) > 1e-3
 
 
 def test_lips_that_cannot_be_used_leave_the_sound(model: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import pyro_minvae
-from pyro_minvae.recipe import load_recipe, recipe_names
+from pyro_minvae.config.load import load_recipe, recipe_names
 
 ROOT = Path(__file__).parents[1]
 REQUIRE = "PYRO_MINVAE_REQUIRE_DOCS"
@@ -72,7 +72,7 @@ def test_the_site_builds_without_a_warning_and_offline(tools: None, tmp_path: Pa
     # What a docstring cites leads to the equation, and equations are typeset.
     assert (
         "derivations/02-min-vae.html#eq-2-"
-        in (out / "_generated/api/pyro_minvae.inference.elbo.html").read_text()
+        in (out / "_generated/api/pyro_minvae.inference.svi.elbo.html").read_text()
     )
     assert 'class="math' in (out / "derivations/02-min-vae.html").read_text()
     # The README's links to other files arrive there.

@@ -15,9 +15,9 @@ import soundfile
 from signals import speechlike
 from test_benchmarks import folder, run  # noqa: F401
 
-from pyro_minvae.evaluation.manifest import Item, read_manifest
+from pyro_minvae.evaluation.manifest import NoisyItem, read_manifest
 from pyro_minvae.evaluation.mixing import White
-from pyro_minvae.media.crops import read_crops, read_wrong
+from pyro_minvae.media.crop_files import read_crops, read_wrong
 from pyro_minvae.types import Switches
 
 ROOT = Path(__file__).parents[1]
@@ -133,7 +133,7 @@ def test_voices_are_cut_and_the_right_ones_counted(tmp_path: Path, data: Path, s
     cut, _ = soundfile.read(groups["male"][0].audio)
     np.testing.assert_allclose(cut, speechlike(RATE, 6, 0)[: 4 * RATE], atol=1e-4)
     path = groups["female"][0].audio
-    item = Item(id="female/11-1-0000", noise="n", snr_db=10, mixture=path, clean=path)
+    item = NoisyItem(id="female/11-1-0000", noise="n", snr_db=10, mixture=path, clean=path)
     found = switching.follow(item, Half(), seed=0)
     assert found.group == "female"
     assert found.right == pytest.approx(0.5, abs=0.05)

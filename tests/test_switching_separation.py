@@ -13,9 +13,9 @@ from tiny import lips, save_tiny_model
 from typer.testing import CliRunner
 
 from pyro_minvae.cli.main import app
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
-from pyro_minvae.separator import Separated, Separator
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.pipelines.separator import Separated, Separator
 
 RATE = 16000
 MODES = """

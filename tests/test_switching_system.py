@@ -13,23 +13,23 @@ from tiny import save_tiny_model
 from typer.testing import CliRunner
 
 from pyro_minvae.cli.main import app
-from pyro_minvae.denoiser import Piece
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.diagnosis import diagnose, numbers
 from pyro_minvae.evaluation.page import Reporter
 from pyro_minvae.evaluation.panels import spectra
 from pyro_minvae.features.gaps import carried
 from pyro_minvae.inference.switching.engine import SwitchState
-from pyro_minvae.inference.switching.judge import Look
 from pyro_minvae.inference.switching.posterior import divergence
-from pyro_minvae.inference.switching.trust import sound_evidence
+from pyro_minvae.inference.switching.reliability_pass import Look
+from pyro_minvae.inference.switching.video_reliability import sound_evidence
 from pyro_minvae.media.audio import write_audio
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.models.priors.component import NARROW
-from pyro_minvae.switcher import Switcher, switched_mask
-from pyro_minvae.switching import is_switching, system_names
-from pyro_minvae.types import Audio, Lips, Visual
+from pyro_minvae.pipelines.enhancer import Enhancer
+from pyro_minvae.pipelines.mcem_solver import Block
+from pyro_minvae.pipelines.switching_solver import Switcher, switched_mask
+from pyro_minvae.pipelines.switching_system import is_switching, system_names
+from pyro_minvae.types import Audio, MouthCrops, Visual
 
 RATE, SECONDS = 16000, 1.0
 
@@ -64,9 +64,9 @@ def sound(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=int(RATE * SECONDS)) * 0.1
 
 
-def lips(valid: np.ndarray | None = None) -> Lips:
+def lips(valid: np.ndarray | None = None) -> MouthCrops:
     crops = np.random.default_rng(1).integers(0, 256, (25, 16, 16), dtype=np.uint8)
-    return Lips(crops, np.arange(25) / 25, np.ones(25, bool) if valid is None else valid)
+    return MouthCrops(crops, np.arange(25) / 25, np.ones(25, bool) if valid is None else valid)
 
 
 def enhancer(system: Path, *settings: str) -> Enhancer:
@@ -119,7 +119,7 @@ def test_frames_without_a_face_have_no_trust(system: Path) -> None:
     assert found.trust[found.times < 0.4].max() > 0
 
 
-def seen_for(loop: Switcher, frames: int) -> tuple[Piece, Visual]:
+def seen_for(loop: Switcher, frames: int) -> tuple[Block, Visual]:
     """A piece of 60 frames whose first ones have lips, and its lips."""
     trained = loop.parts[0].trained
     assert trained.lips is not None
@@ -127,7 +127,7 @@ def seen_for(loop: Switcher, frames: int) -> tuple[Piece, Visual]:
     track = torch.randn(60, trained.lips.lips.dimension, generator=generator)
     visual = Visual(0.5 * trained.lips.typical**0.5 * track, torch.arange(60) < frames)
     power = torch.rand(60, trained.recipe.stft.bins, generator=generator)
-    return Piece(power, (visual,), 0), visual
+    return Block(power, (visual,), 0), visual
 
 
 def test_frames_near_lips_go_by_carried_ones(system: Path) -> None:
@@ -209,10 +209,12 @@ def test_lips_that_the_sound_contradicts_are_left_out(system: Path, monkeypatch:
     # Little is said in two iterations: enough to show whether it is this.
     (mild,) = loop.second_look(states, speakers, looks)
     assert mild.visual is looks[0].visual
-    torch.testing.assert_close(mild.heard, wanted)
+    torch.testing.assert_close(mild.encoder_input, wanted)
     said = torch.full((60,), 0.25)
     said[20:45] = -0.5
-    monkeypatch.setattr("pyro_minvae.inference.switching.judge.sound_evidence", lambda other, right: said)
+    monkeypatch.setattr(
+        "pyro_minvae.inference.switching.reliability_pass.sound_evidence", lambda other, right: said
+    )
     (second,) = loop.second_look(states, speakers, looks)
     assert second.visual is not None
     assert not second.visual.valid[22:43].any()
@@ -220,11 +222,12 @@ def test_lips_that_the_sound_contradicts_are_left_out(system: Path, monkeypatch:
     assert second.visual.valid[50:].all()
     # What was heard of them goes on counting in their trust.
     monkeypatch.setattr(
-        "pyro_minvae.inference.switching.judge.sound_evidence", lambda other, right: torch.full((60,), 0.1)
+        "pyro_minvae.inference.switching.reliability_pass.sound_evidence",
+        lambda other, right: torch.full((60,), 0.1),
     )
     (third,) = loop.second_look(states, loop.modes(piece, [second]), [second])
-    assert third.heard is not None
-    torch.testing.assert_close(third.heard, torch.where(second.visual.valid, 0.1, said))
+    assert third.encoder_input is not None
+    torch.testing.assert_close(third.encoder_input, torch.where(second.visual.valid, 0.1, said))
 
 
 @pytest.mark.parametrize(("lead", "trial"), [(0.5, 2), (0.7, 2), (1.0, 4)])
@@ -262,7 +265,7 @@ def test_the_filter_is_the_modes_average(system: Path) -> None:
     power = torch.rand(12, 513, generator=torch.Generator().manual_seed(0))
     visual = made.visual(lips(), 12)
     states: list[SwitchState] = []
-    (filtered,) = made.denoiser([Piece(power, (visual,), 0)], states.append)  # type: ignore[arg-type]
+    (filtered,) = made.denoiser([Block(power, (visual,), 0)], states.append)  # type: ignore[arg-type]
     state = states[-1]
     by_hand = torch.zeros_like(power)
     for k, variances in enumerate(state.variances):

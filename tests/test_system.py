@@ -10,14 +10,14 @@ from laws import FAMILY, Kinds, make_decoder, make_guide, make_likelihood, make_
 from tiny_family import family_recipe, family_system, learned_parts
 from tiny_training import utterances
 
+from pyro_minvae.config.load import parse_recipe
+from pyro_minvae.config.rules import parts_of
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.inference.elbo import svi_loss
-from pyro_minvae.inference.training import EpochEvent, train
-from pyro_minvae.legality import parts_of
+from pyro_minvae.inference.svi.elbo import svi_loss
+from pyro_minvae.inference.svi.trainer import EpochEvent, train
 from pyro_minvae.models.distributions import normal
 from pyro_minvae.models.priors import Prior
-from pyro_minvae.recipe import parse_recipe
-from pyro_minvae.system import System
+from pyro_minvae.systems.system import System
 from pyro_minvae.types import Visual
 
 # The likelihoods learn nothing, so one of them is enough where parts are counted.
@@ -119,8 +119,8 @@ def given_parts() -> tuple[Prior, Guide]:
             super().__init__()
             self.layer = torch.nn.Linear(17, 2)
 
-        def posteriors(self, power, visual, heard=None):  # type: ignore[no-untyped-def]
-            mean = self.layer(((power if heard is None else heard) + 1e-3).log())
+        def posteriors(self, power, visual, encoder_input=None):  # type: ignore[no-untyped-def]
+            mean = self.layer(((power if encoder_input is None else encoder_input) + 1e-3).log())
             return (normal(mean, torch.ones_like(mean)),)
 
     return Shifted(), Linear()

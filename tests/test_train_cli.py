@@ -11,9 +11,9 @@ import soundfile
 import torch
 from signals import speechlike
 
-from pyro_minvae.checkpoint import load_model, load_state
-from pyro_minvae.inference.training import EpochEvent, StepEvent
-from pyro_minvae.run import LOG, STATE, Run
+from pyro_minvae.inference.svi.trainer import EpochEvent, StepEvent
+from pyro_minvae.pipelines.train_run import LOG, STATE, Run
+from pyro_minvae.systems.checkpoint import load_model, load_state
 
 RATE = 1000
 RECIPE = """

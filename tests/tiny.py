@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyro_minvae.types import Lips
+    from pyro_minvae.types import MouthCrops
 
 
 def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
@@ -14,10 +14,10 @@ def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
     import numpy as np
     import torch
 
-    from pyro_minvae.checkpoint import save_model
-    from pyro_minvae.recipe import parse_recipe
-    from pyro_minvae.system import System
-    from pyro_minvae.types import Lips
+    from pyro_minvae.config.load import parse_recipe
+    from pyro_minvae.systems.checkpoint import save_model
+    from pyro_minvae.systems.system import System
+    from pyro_minvae.types import MouthCrops
 
     stage = {
         "name": "audio",
@@ -44,18 +44,18 @@ def save_tiny_model(folder: Path, *, video: bool = True) -> Path:
         system = System(parse_recipe(tree, source="tests/tiny.py"))
         if system.lips is not None:
             crops = torch.randint(0, 256, (40, 16, 16), dtype=torch.uint8).numpy()
-            system.lips.fit([Lips(crops, np.arange(40) / 25, np.ones(40, bool))])
+            system.lips.fit([MouthCrops(crops, np.arange(40) / 25, np.ones(40, bool))])
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, system, {})
     return folder
 
 
-def lips(seconds: float, seed: int) -> Lips:
+def lips(seconds: float, seed: int) -> MouthCrops:
     """Crops of noise at 25 frames per second, as wide as the model's."""
     import numpy as np
 
-    from pyro_minvae.types import Lips
+    from pyro_minvae.types import MouthCrops
 
     count = max(2, int(25 * seconds))
     crops = np.random.default_rng(seed).integers(0, 256, (count, 16, 16), dtype=np.uint8)
-    return Lips(crops, np.arange(count) / 25, np.ones(count, bool))
+    return MouthCrops(crops, np.arange(count) / 25, np.ones(count, bool))

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from tiny_training import RATE
 
-from pyro_minvae.config import Recipe
-from pyro_minvae.recipe import parse_recipe
-from pyro_minvae.system import System
+from pyro_minvae.config.load import parse_recipe
+from pyro_minvae.config.schema import Recipe
+from pyro_minvae.systems.system import System
 
 # The encoders of each guide, and what each prior has to learn.
 ENCODERS = {"audio": ["audio"], "visual": ["visual"], "concatenation": ["joint"], "mixed-speech": ["joint"]}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from signals import speechlike
 
-from pyro_minvae.config import Recipe
-from pyro_minvae.recipe import parse_recipe
-from pyro_minvae.types import Lips, Prepared
+from pyro_minvae.config.load import parse_recipe
+from pyro_minvae.config.schema import Recipe
+from pyro_minvae.types import MouthCrops, Prepared
 
 RATE, FPS = 1000, 25
 AUDIO = {"name": "audio", "prior": "standard", "guide": "audio", "learn": ["decoder", "audio"], "epochs": 3}
@@ -68,7 +68,7 @@ def utterances(count: int, *, video: bool = True, seed: int = 0) -> list[Prepare
     return prepared
 
 
-def _lips(sound: np.ndarray, seed: int) -> Lips:
+def _lips(sound: np.ndarray, seed: int) -> MouthCrops:
     step = RATE // FPS
     loud = np.abs(sound[: len(sound) // step * step]).reshape(-1, step).mean(1)
     opening = loud / max(loud.max(), 1e-9)
@@ -77,4 +77,4 @@ def _lips(sound: np.ndarray, seed: int) -> Lips:
     grain = np.random.default_rng(seed).normal(0, 5, mouth.shape)
     crops = np.clip(mouth + grain, 0, 255).astype(np.uint8)
     times = (np.arange(len(crops)) + 0.5) / FPS
-    return Lips(crops, times, np.ones(len(crops), bool))
+    return MouthCrops(crops, times, np.ones(len(crops), bool))

@@ -19,8 +19,8 @@ class NudgedGuide(Guide):
         )
         self.lips = nn.Linear(shapes.lips, shapes.latent, bias=False)
 
-    def posteriors(self, power, visual, heard=None):
-        power = power if heard is None else heard
+    def posteriors(self, power, visual, encoder_input=None):
+        power = power if encoder_input is None else encoder_input
         mean, log_scale = self.sound((power + 1e-4).log() / 5).chunk(2, -1)
         if visual is not None:  # features of frames without a face may be anything
             mean = mean + self.lips(torch.where(visual.valid[..., None], visual.features, 0.0))

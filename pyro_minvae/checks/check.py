@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pyro_minvae.checks.compare import Comparison, Estimate, equal, estimate, within_error
 from pyro_minvae.checks.draws import Draws, closed, draws_for
+from pyro_minvae.checks.encoder_input import hears_mixtures, in_a_mixture
 from pyro_minvae.checks.gradients import GradientFigures, check_gradients
-from pyro_minvae.checks.hearing import hears_mixtures, in_a_mixture
 from pyro_minvae.checks.importance import check_order, importance_bounds
 from pyro_minvae.checks.subject import Frames, Subject, toy
 from pyro_minvae.checks.terms import (
@@ -24,14 +24,14 @@ from pyro_minvae.checks.terms import (
     responsibility,
 )
 from pyro_minvae.checks.toy import ToyFigures, check_toy
-from pyro_minvae.inference.elbo import CLIP, BoundTerms, bernoulli_kl, responsibility_of
+from pyro_minvae.inference.svi.elbo import CLIP, BoundTerms, bernoulli_kl, responsibility_of
 from pyro_minvae.models.priors import at_valid
 
 # Draws that Pyro's and the closed column share; gradients need fewer.
 SHARED, SHARED_GRADIENT = 64, 16
 
 
-class Row(NamedTuple):
+class TermRow(NamedTuple):
     """One term in nats per frame: by Pyro's traces, in closed form, by Monte Carlo."""
 
     term: str
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 class Report(NamedTuple):
     """What a check found. `notes` say where a column is not what its title says."""
 
-    rows: list[Row]
+    rows: list[TermRow]
     responsibility: float | None
     bounds: dict[int, Estimate]
     toy: ToyFigures
@@ -88,7 +88,7 @@ def check(subject: Subject, frames: Frames, *, draws: int = 1000, seed: int = 0)
 
 def check_terms(
     subject: Subject, frames: Frames, draws: Draws, weight: Tensor | None, many: int
-) -> tuple[list[Row], list[Comparison]]:
+) -> tuple[list[TermRow], list[Comparison]]:
     """Every term by Pyro, in closed form and by Monte Carlo, in nats per frame."""
     count = len(frames.power)
     with torch.enable_grad():
@@ -102,7 +102,7 @@ def check_terms(
     rows, found = [], []
     for field, name in names(subject).items():
         columns = [getattr(terms, field) for terms in (by_pyro, by_hand, drawn)]
-        row = Row(name, *(estimate(column, count) for column in columns))
+        row = TermRow(name, *(estimate(column, count) for column in columns))
         if draws.matched or field == "kl_alpha":
             means = [column.mean(0) for column in columns[:2]]
             found.append(equal(name, ("Pyro's", means[0]), ("closed form", means[1])))
@@ -132,7 +132,7 @@ def _likelihoods(subject: Subject, frames: Frames, z: list[Tensor]) -> list[Comp
     return found
 
 
-def _exact(rows: list[Row], draws: Draws, drawn: BoundTerms) -> list[Row]:
+def _exact(rows: list[TermRow], draws: Draws, drawn: BoundTerms) -> list[TermRow]:
     """Divergences whose average over matched draws is their expectation have no standard error."""
     if not draws.matched:
         return rows

@@ -6,7 +6,7 @@ import torch
 
 from pyro_minvae.checks.compare import Comparison, Estimate, estimate, within_error
 from pyro_minvae.checks.subject import Frames, Subject
-from pyro_minvae.inference.importance import iwae
+from pyro_minvae.inference.svi.importance import iwae
 
 # Draws of a bound -> how many independent estimates of it. One set of draws for all K would be ordered by Jensen's
 # inequality whatever the weights are.

@@ -76,7 +76,7 @@ class ExactGuide(Guide):
         )
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
         return self.distributions
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_minvae.checkpoint import load_model
-from pyro_minvae.config import Recipe
+from pyro_minvae.config.load import override_recipe
+from pyro_minvae.config.schema import Recipe
 from pyro_minvae.features.visual import LipProjection
 from pyro_minvae.guides.base import Guide
 from pyro_minvae.models.speech import SpeechModel
-from pyro_minvae.recipe import override_recipe
-from pyro_minvae.system import System
+from pyro_minvae.systems.checkpoint import load_model
+from pyro_minvae.systems.system import System
 from pyro_minvae.types import Visual
 
 # The share of synthetic frames with valid lips.

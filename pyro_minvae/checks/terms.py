@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pyro_minvae.checks.draws import Draws, Given
 from pyro_minvae.checks.subject import Frames, Subject
-from pyro_minvae.guides.posterior import Posterior
-from pyro_minvae.inference.elbo import BoundTerms, bound_terms, responsibility_of, svi_loss
+from pyro_minvae.guides.speech import Posterior
+from pyro_minvae.inference.svi.elbo import BoundTerms, bound_terms, responsibility_of, svi_loss
 from pyro_minvae.models.distributions import as_event
-from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood, StudentT
+from pyro_minvae.models.likelihoods import ComplexGaussian, Likelihood, StudentT
 from pyro_minvae.models.priors import at_valid
 
 # Numbers of one array of Monte-Carlo draws [draws, N, F] that are computed at once.

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from pyro_minvae.checks.compare import QUADRATURE, Comparison, equal, estimate, not_above, within_error
 from pyro_minvae.checks.draws import draws_for
+from pyro_minvae.checks.encoder_input import in_a_mixture
 from pyro_minvae.checks.grid import Exact
-from pyro_minvae.checks.hearing import in_a_mixture
 from pyro_minvae.checks.importance import importance_bounds
 from pyro_minvae.checks.integrals import Integrals, integrals
 from pyro_minvae.checks.posterior import ExactGuide
 from pyro_minvae.checks.subject import Frames, Subject, synthetic
 from pyro_minvae.checks.terms import responsibility
-from pyro_minvae.inference.elbo import bernoulli_kl, bound_terms, optimal_responsibility, svi_loss
-from pyro_minvae.inference.importance import iwae
+from pyro_minvae.inference.svi.elbo import bernoulli_kl, bound_terms, optimal_responsibility, svi_loss
+from pyro_minvae.inference.svi.importance import iwae
 from pyro_minvae.models.priors import at_valid
 
 # Frames of a toy: few, and two where they are coupled, as their integral is over all at once.

@@ -59,7 +59,7 @@ def elbo(
 
 def _subject(recipe: str | None, model: str | None, settings: list[str], seed: int) -> Subject:
     from pyro_minvae.checks.subject import trained, untrained
-    from pyro_minvae.recipe import load_recipe
+    from pyro_minvae.config.load import load_recipe
 
     if (recipe is None) == (model is None):
         found = "neither" if recipe is None else "both"
@@ -75,7 +75,7 @@ def _subject(recipe: str | None, model: str | None, settings: list[str], seed: i
 
 
 def _frames(subject: Subject, audio: Path | None, video: Path | None, count: int, seed: int) -> Frames:
-    from pyro_minvae.checks.recording import recorded
+    from pyro_minvae.checks.recorded_frames import recorded
     from pyro_minvae.checks.subject import synthetic
 
     return synthetic(subject, count, seed) if audio is None else recorded(subject, audio, video, count)

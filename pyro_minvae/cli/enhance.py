@@ -14,8 +14,8 @@ from pyro_minvae.cli.options import Device, Preset, Seed, Settings
 from pyro_minvae.errors import InputError
 
 if TYPE_CHECKING:
-    from pyro_minvae.inference.mcem import EMState
-    from pyro_minvae.jobs import Done, Job
+    from pyro_minvae.cli.files import Done, EnhancementJob
+    from pyro_minvae.inference.mcem.loop import EMState
 
 
 def enhance(
@@ -43,10 +43,10 @@ def enhance(
     device: Device = "cpu",
 ) -> None:
     """Enhance noisy speech, guided by the lips where there is a video."""
-    from pyro_minvae.batches import run_all
+    from pyro_minvae.cli.batches import run_all
     from pyro_minvae.cli.console import warn
-    from pyro_minvae.enhancer import Enhancer
-    from pyro_minvae.jobs import plan
+    from pyro_minvae.cli.files import plan
+    from pyro_minvae.pipelines.enhancer import Enhancer
 
     jobs = plan(inputs, video=video, out=out, noise_out=noise_out, report=report, switches=switches)
     enhancer = Enhancer.from_pretrained(model, device=device, preset=preset, overrides=settings or [])
@@ -67,7 +67,7 @@ def enhance(
 
 
 @contextmanager
-def _bar(jobs: Sequence[Job], iterations: int) -> Iterator[Callable[[int, EMState], None]]:
+def _bar(jobs: Sequence[EnhancementJob], iterations: int) -> Iterator[Callable[[int, EMState], None]]:
     """One bar over the EM iterations of all blocks of recordings that run together."""
     from pyro_minvae.cli.console import progress
 
@@ -88,7 +88,7 @@ def _bar(jobs: Sequence[Job], iterations: int) -> Iterator[Callable[[int, EMStat
         yield show
 
 
-def _tell(job: Job, done: Done) -> None:
+def _tell(job: EnhancementJob, done: Done) -> None:
     """Warnings, and a line of figures."""
     from pyro_minvae.cli.console import say, warn
 

@@ -52,16 +52,16 @@ def evaluate(
     from tempfile import TemporaryDirectory
 
     from pyro_minvae.cli.console import progress, say, warn
-    from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.errors import InputError
     from pyro_minvae.evaluation import report
     from pyro_minvae.evaluation.benchmark import evaluate as run
     from pyro_minvae.evaluation.corrupted import Corrupter
-    from pyro_minvae.evaluation.manifest import Item, SeparationItem, read_set
+    from pyro_minvae.evaluation.manifest import NoisyItem, SeparationItem, read_set
     from pyro_minvae.evaluation.mixing import spread
     from pyro_minvae.evaluation.plots import plotter
     from pyro_minvae.media.corruption import Corruption
     from pyro_minvae.media.files import check_writable, make_folder
+    from pyro_minvae.pipelines.enhancer import Enhancer
 
     what = Corruption.parse(corrupt) if corrupt else None
     if what and not video:
@@ -82,7 +82,7 @@ def evaluate(
     if crowd:
         _separate(crowd, model, settings, out=out, workers=workers, plot=plot)
         return
-    listed = [item for item in found if isinstance(item, Item)]
+    listed = [item for item in found if isinstance(item, NoisyItem)]
     if not background:
         raise InputError(
             f"--no-background: expected a set of several speakers, found a noisy one, {manifest}"
@@ -133,7 +133,7 @@ def _separate(
     from pyro_minvae.evaluation.separation import evaluate as run
     from pyro_minvae.evaluation.separation import with_separator
     from pyro_minvae.media.files import check_writable, make_folder
-    from pyro_minvae.separator import Separator
+    from pyro_minvae.pipelines.separator import Separator
 
     if settings["corrupt"]:
         raise InputError(

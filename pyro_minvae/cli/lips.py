@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from pyro_minvae.types import Lips
+    from pyro_minvae.types import MouthCrops
 
 
 def lips(
@@ -30,7 +30,7 @@ def lips(
     from pyro_minvae.errors import InputError
     from pyro_minvae.media.audio import is_crops
     from pyro_minvae.media.files import check_writable
-    from pyro_minvae.media.lips import cut_mouths, find_mouths, read_lips, save_lips
+    from pyro_minvae.media.mouths import cut_mouths, find_mouths, read_lips, save_lips
     from pyro_minvae.media.sheet import check_name, pick_frames, save_sheet
 
     chosen = _face(face)
@@ -69,7 +69,7 @@ def _face(text: str) -> Literal["largest"] | int:
     raise InputError(f"--face: expected 'largest' or a number from 0, found '{text}'")
 
 
-def _summary(found: Lips) -> str:
+def _summary(found: MouthCrops) -> str:
     """One line: frames, seconds, frames per second, share of valid frames."""
     import numpy as np
 

@@ -63,7 +63,7 @@ def mix(
         raise InputError("mix: expected --speakers 2 or more with --with or --level, found one speaker")
     if speakers > 1 and corrupt:
         raise InputError(f"--corrupt {corrupt}: expected a single speaker, found --speakers {speakers}")
-    noises: list[mixing.Noise] = [item for source in noise or [] for item in mixing.recordings(source)]
+    noises: list[mixing.NoiseSource] = [item for source in noise or [] for item in mixing.recordings(source)]
     if white:
         noises.append(mixing.White())
     if babble:

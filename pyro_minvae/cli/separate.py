@@ -10,8 +10,8 @@ import typer
 from pyro_minvae.cli.options import Device, Preset, Seed, Settings
 
 if TYPE_CHECKING:
-    from pyro_minvae.inference.mcem import EMState
-    from pyro_minvae.separation_jobs import Parted
+    from pyro_minvae.cli.separation_files import Parted
+    from pyro_minvae.inference.mcem.loop import EMState
 
 MODEL = "av-separation-grid"
 
@@ -53,9 +53,9 @@ def separate(
 ) -> None:
     """Separate several voices in MIX, each guided by the lips of its speaker where there are any."""
     from pyro_minvae.cli.console import progress, warn
+    from pyro_minvae.cli.separation_files import plan_separation
     from pyro_minvae.errors import InputError
-    from pyro_minvae.separation_jobs import plan_separation
-    from pyro_minvae.separator import Separator
+    from pyro_minvae.pipelines.separator import Separator
 
     # `--names a b`: what follows the first name is left over, since an option takes one value.
     more = context.args

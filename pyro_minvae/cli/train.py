@@ -11,9 +11,9 @@ import typer
 from pyro_minvae.cli.options import Device
 
 if TYPE_CHECKING:
-    from pyro_minvae.config import Recipe
-    from pyro_minvae.inference.training import EpochEvent, StepEvent
-    from pyro_minvae.run import Speech
+    from pyro_minvae.config.schema import Recipe
+    from pyro_minvae.inference.svi.trainer import EpochEvent, StepEvent
+    from pyro_minvae.pipelines.train_run import Speech
 
 
 def train(
@@ -45,9 +45,9 @@ def train(
 ) -> None:
     """Train a system on clean speech alone."""
     from pyro_minvae.cli.console import say
-    from pyro_minvae.recipe import load_recipe
-    from pyro_minvae.run import Run
-    from pyro_minvae.speaker import check_device
+    from pyro_minvae.config.load import load_recipe
+    from pyro_minvae.pipelines.train_run import Run
+    from pyro_minvae.pipelines.video_guidance import check_device
 
     overrides = list(settings or []) + ([] if seed is None else [f"seed={seed}"])
     chosen = load_recipe(recipe, overrides)
@@ -65,7 +65,7 @@ def _gather(
 ) -> Speech:
     """The prepared speech, behind a bar; broken files that were skipped are named."""
     from pyro_minvae.cli.console import console, progress, warn
-    from pyro_minvae.run import gather
+    from pyro_minvae.pipelines.train_run import gather
 
     with progress() as bar:
         task = bar.add_task("preparing", total=None)
@@ -87,7 +87,7 @@ def _gather(
 def _show(events: Iterator[StepEvent | EpochEvent]) -> None:
     """A bar for the epoch that runs, a line for each that is over."""
     from pyro_minvae.cli.console import progress
-    from pyro_minvae.inference.training import StepEvent
+    from pyro_minvae.inference.svi.trainer import StepEvent
 
     with progress("terms") as bar:
         current, task = "", None

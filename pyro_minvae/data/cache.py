@@ -13,11 +13,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from pyro_minvae.config import LipCrops, Stft
+from pyro_minvae.config.schema import CropConfig, Stft
 from pyro_minvae.data.digest import content_digests
 from pyro_minvae.errors import InputError
 from pyro_minvae.media.files import atomic, make_folder
-from pyro_minvae.types import Lips, Prepared, Utterance
+from pyro_minvae.types import MouthCrops, Prepared, Utterance
 
 # To be raised whenever the same input and settings give other numbers: older files are then left alone.
 FORMAT = 1
@@ -25,13 +25,13 @@ MEMO = "digests.json"
 VARIABLE = "PYRO_MINVAE_CACHE"
 
 
-class Job(NamedTuple):
+class CacheTask(NamedTuple):
     """What makes one cache file: files to read, settings that matter, and where the result goes."""
 
     audio: Path
     video: Path | None
     rate: int
-    crops: LipCrops
+    crops: CropConfig
     key: str
     target: Path
 
@@ -40,7 +40,7 @@ class Features(NamedTuple):
     """One cache file: `waveform` [S] float32 mono at the job's rate, and the lips if there is video."""
 
     waveform: np.ndarray
-    lips: Lips | None
+    lips: MouthCrops | None
 
 
 def default_cache() -> Path:
@@ -54,7 +54,7 @@ def prepare(
     utterances: Sequence[Utterance],
     *,
     stft: Stft,
-    crops: LipCrops,
+    crops: CropConfig,
     cache: Path,
     workers: int = 2,
     skip_bad: bool = False,
@@ -92,7 +92,7 @@ def prepare(
     for index, job in enumerate(jobs):
         if isinstance(job, InputError):
             finish(index, str(job))
-    missing: dict[str, Job] = {}
+    missing: dict[str, CacheTask] = {}
     waiting: dict[str, list[int]] = {}
     for index, job in enumerate(jobs):
         if isinstance(job, InputError):
@@ -114,24 +114,24 @@ def prepare(
 
 
 def _jobs(
-    utterances: Sequence[Utterance], rate: int, crops: LipCrops, cache: Path, workers: int, with_video: bool
-) -> list[Job | InputError]:
+    utterances: Sequence[Utterance], rate: int, crops: CropConfig, cache: Path, workers: int, with_video: bool
+) -> list[CacheTask | InputError]:
     """The job of every utterance, or why one of its files cannot be read."""
     pairs = [(item.audio, item.video if with_video else None) for item in utterances]
     paths = (path for pair in pairs for path in pair if path is not None)
     digests = content_digests(paths, cache / MEMO, workers=workers)
-    jobs: list[Job | InputError] = []
+    jobs: list[CacheTask | InputError] = []
     for audio, video in pairs:
         sound, picture = digests[audio], None if video is None else digests[video]
         if isinstance(sound, InputError) or isinstance(picture, InputError):
             jobs.append(sound if isinstance(sound, InputError) else picture)  # type: ignore[arg-type]
             continue
         key = content_key(sound, picture, rate, crops)
-        jobs.append(Job(audio, video, rate, crops, key, cache / f"{key}.npz"))
+        jobs.append(CacheTask(audio, video, rate, crops, key, cache / f"{key}.npz"))
     return jobs
 
 
-def content_key(audio: str, video: str | None, rate: int, crops: LipCrops) -> str:
+def content_key(audio: str, video: str | None, rate: int, crops: CropConfig) -> str:
     """SHA-256 over the digests of the files and the settings that matter, and nothing else."""
     parts = {"format": FORMAT, "audio": audio, "rate": rate}
     if video is not None:
@@ -139,7 +139,7 @@ def content_key(audio: str, video: str | None, rate: int, crops: LipCrops) -> st
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _compute_all(jobs: list[Job], workers: int) -> Generator[tuple[str, str | None]]:
+def _compute_all(jobs: list[CacheTask], workers: int) -> Generator[tuple[str, str | None]]:
     """Run the jobs and yield each one's key, with the fault found in its files if any, as they end."""
     workers = min(workers, len(jobs))
     if workers < 2:
@@ -160,7 +160,7 @@ def _compute_all(jobs: list[Job], workers: int) -> Generator[tuple[str, str | No
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
-def compute(job: Job) -> tuple[str, str | None]:
+def compute(job: CacheTask) -> tuple[str, str | None]:
     """Make one cache file and return the job's key; if its input is broken write nothing and say why."""
     from pyro_minvae.media.audio import mono, read_audio
 
@@ -174,11 +174,11 @@ def compute(job: Job) -> tuple[str, str | None]:
     return job.key, None
 
 
-def _read_lips(video: Path, crops: LipCrops) -> Lips:
+def _read_lips(video: Path, crops: CropConfig) -> MouthCrops:
     """The lips in one thread, as there are as many processes as there should be threads."""
     import cv2
 
-    from pyro_minvae.media.lips import read_lips
+    from pyro_minvae.media.mouths import read_lips
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -188,7 +188,7 @@ def _read_lips(video: Path, crops: LipCrops) -> Lips:
         cv2.setNumThreads(threads)
 
 
-def _save(job: Job, features: Features) -> None:
+def _save(job: CacheTask, features: Features) -> None:
     """Write the job's file; `key` inside tells it from any other file of that name."""
     arrays = {"key": np.array(job.key), "waveform": np.asarray(features.waveform, np.float32)}
     if features.lips is not None:
@@ -199,7 +199,7 @@ def _save(job: Job, features: Features) -> None:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
 
-def load(job: Job) -> Features | None:
+def load(job: CacheTask) -> Features | None:
     """What the job's cache file holds, or None if there is none or it is damaged or of another kind."""
     try:
         # The archive's checksums show flipped bits, its directory at the end shows a cut. Opened here because
@@ -216,11 +216,11 @@ def load(job: Job) -> Features | None:
         return None
     if job.video is None:
         return Features(waveform, None)
-    lips = Lips(arrays["crops"], arrays["times"], arrays["valid"])
+    lips = MouthCrops(arrays["crops"], arrays["times"], arrays["valid"])
     return Features(waveform, lips) if _whole(lips, job.crops.size) else None
 
 
-def _whole(lips: Lips, size: int) -> bool:
+def _whole(lips: MouthCrops, size: int) -> bool:
     """Whether the arrays have the shapes and types of mouth crops."""
     frames = len(lips.times) if lips.times.ndim else -1
     return (
@@ -230,7 +230,7 @@ def _whole(lips: Lips, size: int) -> bool:
     )
 
 
-def _reload(job: Job) -> Features:
+def _reload(job: CacheTask) -> Features:
     """What a worker has just written: through the file, so that a first and a later run see the same."""
     features = load(job)
     if features is None:

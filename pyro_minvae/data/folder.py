@@ -20,7 +20,7 @@ SPLITS = ("train", "val", "test")
 _LIBRISPEECH = re.compile(r"(\d+)-\d+-\d+")
 
 
-class Item(NamedTuple):
+class StemFiles(NamedTuple):
     """The files of one stem: where the sound is and where the lips are (video or crops), if anywhere."""
 
     stem: str
@@ -28,7 +28,7 @@ class Item(NamedTuple):
     video: Path | None
 
 
-def pair_by_stem(paths: Iterable[Path]) -> list[Item]:
+def pair_by_stem(paths: Iterable[Path]) -> list[StemFiles]:
     """One item per folder and stem, sorted by these; files other than sound, video and crops are left out.
 
     Sound comes from the audio file, else from the video. Lips come from crop arrays, else from the video. So
@@ -43,7 +43,7 @@ def pair_by_stem(paths: Iterable[Path]) -> list[Item]:
     return [_item(groups[key]) for key in sorted(groups)]
 
 
-def _item(paths: list[Path]) -> Item:
+def _item(paths: list[Path]) -> StemFiles:
     """The item of the files that share one stem."""
     paths = sorted(paths)
     audio = _single([path for path in paths if is_audio(path)], "sound")
@@ -54,7 +54,7 @@ def _item(paths: list[Path]) -> Item:
         raise InputError(
             f"{paths[0]}: expected a sound or a video of the same name beside the crops, found none"
         )
-    return Item(sound.stem, sound, crops or video)
+    return StemFiles(sound.stem, sound, crops or video)
 
 
 def _single(paths: list[Path], kind: str) -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_minvae.data.folder import SPLITS, Item, pair_by_stem, require_folder
+from pyro_minvae.data.folder import SPLITS, StemFiles, pair_by_stem, require_folder
 from pyro_minvae.errors import InputError
 from pyro_minvae.media.audio import is_video
 from pyro_minvae.types import Utterance
@@ -45,7 +45,7 @@ def _speaker_folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _clips(root: Path) -> dict[str, Item]:
+def _clips(root: Path) -> dict[str, StemFiles]:
     """All items by `<speaker>/<clip>`."""
     return {
         f"{folder.name}/{item.stem}": item
@@ -54,7 +54,7 @@ def _clips(root: Path) -> dict[str, Item]:
     }
 
 
-def _splits(root: Path, items: dict[str, Item]) -> dict[str, str] | None:
+def _splits(root: Path, items: dict[str, StemFiles]) -> dict[str, str] | None:
     """The split of every listed clip, or None if there are no lists."""
     lists = [(split, root / f"{split}.txt") for split in SPLITS if (root / f"{split}.txt").is_file()]
     if not lists:
@@ -82,7 +82,7 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _identity(line: str, path: Path, items: dict[str, Item], by_clip: dict[str, list[str]]) -> str:
+def _identity(line: str, path: Path, items: dict[str, StemFiles], by_clip: dict[str, list[str]]) -> str:
     """The id that a line of the list at `path` means."""
     if line in items:
         return line

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_minvae.config import Stft
+from pyro_minvae.config.schema import Stft
 from pyro_minvae.features.stft import analyse, frame_times
 from pyro_minvae.features.stft import power as power_of
 from pyro_minvae.features.visual import LipProjection, augment
@@ -20,22 +20,22 @@ class Batch(NamedTuple):
 
     power: Tensor
     visual: Visual | None
-    heard: Tensor | None = None
+    encoder_input: Tensor | None = None
 
 
 class FrameSet(NamedTuple):
     """The frames of many utterances in a row.
 
     `power` [N, F] of waveforms scaled to max|x| = 1; `owner` [N] the utterance of each frame; `utterances` the
-    sources of the lips; `times` the frame times of each utterance (s). Where other voices are mixed in, `heard` [N, F]
-    is the power of the mixture, scaled to max|x| = 1 in place of the utterance.
+    sources of the lips; `times` the frame times of each utterance (s). Where other voices are mixed in, `encoder_input`
+    [N, F] is the power of the mixture, scaled to max|x| = 1 in place of the utterance.
     """
 
     power: Tensor
     owner: Tensor
     utterances: list[Prepared]
     times: list[Tensor]
-    heard: Tensor | None = None
+    encoder_input: Tensor | None = None
 
     def visual(self, lips: LipProjection, generator: torch.Generator | None = None) -> Visual:
         """Lip features of all frames [N, D], each clip shifted, scaled and brightened at random given a generator."""
@@ -66,7 +66,7 @@ class FrameSet(NamedTuple):
             torch.repeat_interleave(lengths).to(self.owner.device),
             [self.utterances[u] for u in chosen],
             [self.times[u] for u in chosen],
-            None if self.heard is None else self.heard[index],
+            None if self.encoder_input is None else self.encoder_input[index],
         )
         return part, index
 
@@ -153,6 +153,6 @@ def _levels(frames: FrameSet, level_db: tuple[float, float], generator: torch.Ge
 def _batch(frames: FrameSet, visual: Visual | None, index: Tensor, scale: Tensor) -> Batch:
     """The frames at `index`, of any shape, at their utterances' levels."""
     level = scale[frames.owner[index]][..., None]
-    heard = None if frames.heard is None else frames.heard[index] * level
+    encoder_input = None if frames.encoder_input is None else frames.encoder_input[index] * level
     lips = None if visual is None else Visual(visual.features[index], visual.valid[index])
-    return Batch(frames.power[index] * level, lips, heard)
+    return Batch(frames.power[index] * level, lips, encoder_input)

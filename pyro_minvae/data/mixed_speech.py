@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyro_minvae.config import Stft
+from pyro_minvae.config.schema import Stft
 from pyro_minvae.data.loader import FrameSet
 from pyro_minvae.features.stft import analyse
 from pyro_minvae.features.stft import power as power_of
@@ -25,7 +25,7 @@ def mixed(
     stft: Stft,
     generator: torch.Generator,
 ) -> FrameSet:
-    """The frames with `heard` = |STFT of x|^2 for mixtures x = s + sum_i a_i s_i of one or two other voices.
+    """The frames with `encoder_input` = |STFT of x|^2 for mixtures x = s + sum_i a_i s_i of one or two other voices.
 
     Each s_i is another of `voices`, read in a loop from a random sample on, so that it lasts as long as s; a_i makes
     its energy over that time 10^(l_i / 10) times that of s, for a level l_i drawn uniformly from `level_db` (dB). A
@@ -42,7 +42,7 @@ def mixed(
     Raises:
         ValueError: if there is no other voice for some utterance.
     """
-    heard, scales = [], []
+    encoder_input, scales = [], []
     for target in frames.utterances:
         others = [voice for voice in voices if voice is not target]
         if not others:
@@ -53,10 +53,12 @@ def mixed(
             voice = others[int(torch.randint(len(others), (), generator=generator))]
             mixture = mixture + _other(voice, speech, level_db, generator)
         scale = mixture.abs().max().reciprocal()
-        heard.append(power_of(analyse(mixture * scale, stft)))
+        encoder_input.append(power_of(analyse(mixture * scale, stft)))
         scales.append(scale**2)
     level = torch.stack(scales).to(frames.power.device)[frames.owner][:, None]
-    return frames._replace(power=frames.power * level, heard=torch.cat(heard).to(frames.power.device))
+    return frames._replace(
+        power=frames.power * level, encoder_input=torch.cat(encoder_input).to(frames.power.device)
+    )
 
 
 def _other(

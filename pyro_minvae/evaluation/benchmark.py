@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.metrics import Scores, failed, score
 from pyro_minvae.evaluation.mixing import stable_seed
-from pyro_minvae.evaluation.trust import Detection, detect
+from pyro_minvae.evaluation.reliability import Detection, detect
 from pyro_minvae.evaluation.workers import Work, stream
 from pyro_minvae.media.audio import mono, read_audio
 
@@ -28,7 +28,7 @@ class Row(NamedTuple):
     were spoilt on purpose, beside the truth. `error` is empty unless the item failed.
     """
 
-    item: Item
+    item: NoisyItem
     input: Scores
     output: Scores
     seed: int
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 class Outcome(NamedTuple):
     """What an `inspect` function sees: the signals [S] at `rate` Hz and the enhancer's whole answer."""
 
-    item: Item
+    item: NoisyItem
     clean: np.ndarray
     mixture: np.ndarray
     rate: int
@@ -56,7 +56,7 @@ Inspect = Callable[[Outcome], None]
 
 
 def evaluate(
-    items: Sequence[Item],
+    items: Sequence[NoisyItem],
     make_enhancer: MakeEnhancer,
     *,
     workers: int = 1,
@@ -77,22 +77,22 @@ def evaluate(
     yield from stream(jobs, Work(make_enhancer, partial(_do, inspect=inspect)), lost=_lost, workers=workers)
 
 
-def _do(job: tuple[Item, int], enhancer: Any, *, inspect: Inspect | None) -> Row:
+def _do(job: tuple[NoisyItem, int], enhancer: Any, *, inspect: Inspect | None) -> Row:
     item, seed = job
     return evaluate_item(item, enhancer, seed=seed, inspect=inspect)
 
 
-def _lost(job: tuple[Item, int], cause: str) -> Row:
+def _lost(job: tuple[NoisyItem, int], cause: str) -> Row:
     item, seed = job
     return Row(item, failed(cause), failed(cause), seed, error=cause)
 
 
-def item_seed(seed: int, item: Item) -> int:
+def item_seed(seed: int, item: NoisyItem) -> int:
     """The seed of one mixture (31 bits)."""
     return stable_seed(seed, item.id, item.noise, f"{item.snr_db:g}") % 2**31
 
 
-def evaluate_item(item: Item, enhancer: Any, *, seed: int, inspect: Inspect | None = None) -> Row:
+def evaluate_item(item: NoisyItem, enhancer: Any, *, seed: int, inspect: Inspect | None = None) -> Row:
     """Read, enhance and score one mixture; a failure becomes NaN scores with the reason."""
     before, seconds = None, float("nan")
     try:
@@ -124,7 +124,7 @@ def evaluate_item(item: Item, enhancer: Any, *, seed: int, inspect: Inspect | No
     )
 
 
-def _read(item: Item) -> tuple[np.ndarray, np.ndarray, int]:
+def _read(item: NoisyItem) -> tuple[np.ndarray, np.ndarray, int]:
     """The clean speech at its level in the mixture [S], the mixture [S] and their rate in Hz."""
     mixture, clean = read_audio(item.mixture), read_audio(item.clean)
     if mixture.rate != clean.rate:

@@ -9,14 +9,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pyro_minvae.config import LipCrops
+from pyro_minvae.config.schema import CropConfig
 from pyro_minvae.errors import InputError
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.mixing import stable_seed
 from pyro_minvae.media.corruption import Corruption, corrupt
-from pyro_minvae.media.crops import read_wrong, save_lips
-from pyro_minvae.media.lips import read_lips
-from pyro_minvae.types import Lips
+from pyro_minvae.media.crop_files import read_wrong, save_lips
+from pyro_minvae.media.mouths import read_lips
+from pyro_minvae.types import MouthCrops
 
 
 class Corrupter(NamedTuple):
@@ -29,9 +29,9 @@ class Corrupter(NamedTuple):
     what: Corruption
     donors: Mapping[str, Path]
     seed: int = 0
-    crops: LipCrops = LipCrops()
+    crops: CropConfig = CropConfig()
 
-    def __call__(self, item: Item, target: Path) -> Item:
+    def __call__(self, item: NoisyItem, target: Path) -> NoisyItem:
         """Write the spoilt lips of `item` to `target` (.npz), with the truth as `wrong`, and name them in its place.
 
         An item without a video stays as it is.
@@ -52,8 +52,8 @@ class Corrupter(NamedTuple):
         return item.model_copy(update={"video": target, "corrupt": done})
 
     def all(
-        self, items: Sequence[Item], folder: Path, advance: Callable[[str], None] | None = None
-    ) -> list[Item]:
+        self, items: Sequence[NoisyItem], folder: Path, advance: Callable[[str], None] | None = None
+    ) -> list[NoisyItem]:
         """All of `items`, with their lips in `folder`; `advance` hears of each.
 
         One whose own video cannot be read stays as it is: whoever uses it gets to know, and the others go on.
@@ -74,7 +74,7 @@ class Corrupter(NamedTuple):
                 f"--corrupt {self.what}: expected at least {least} clips with lips, found {len(self.donors)}"
             )
 
-    def _donor(self, item: Item, stream: int) -> Lips:
+    def _donor(self, item: NoisyItem, stream: int) -> MouthCrops:
         """The first clip with a face in an order of the other clips that is drawn for this item."""
         others = sorted(
             (name for name in self.donors if name != item.id), key=lambda n: stable_seed(stream, n)
@@ -86,7 +86,7 @@ class Corrupter(NamedTuple):
             f"--corrupt {self.what}: expected another clip with a face, found none for {item.id}"
         )
 
-    def _read(self, video: Path) -> Lips:
+    def _read(self, video: Path) -> MouthCrops:
         return _read(video, self.crops.size, self.crops.face)
 
     def _can_read(self, video: Path | None) -> bool:
@@ -98,5 +98,5 @@ class Corrupter(NamedTuple):
 
 # Each clip is wanted once for every noise and SNR.
 @lru_cache(maxsize=64)
-def _read(video: Path, size: int, face: Literal["largest"] | int) -> Lips:
+def _read(video: Path, size: int, face: Literal["largest"] | int) -> MouthCrops:
     return read_lips(video, size=size, face=face)

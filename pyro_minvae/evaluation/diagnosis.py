@@ -1,6 +1,6 @@
 """The diagnosis of one enhancement: how EM went, whether the sampler mixed, how sure the estimate is.
 
-`inference.mixing` says what is diagnosed: a run of the sampler of its own at EM's last parameters.
+`inference.mcmc.mixing` says what is diagnosed: a run of the sampler of its own at EM's last parameters.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_minvae.blocks import spans
 from pyro_minvae.features.stft import analyse, frame_count
 from pyro_minvae.features.stft import power as power_of
-from pyro_minvae.inference.mcem import EMState
-from pyro_minvae.inference.mixing import Mixing, first_frames, judge
+from pyro_minvae.inference.mcem.loop import EMState
+from pyro_minvae.inference.mcmc.mixing import Mixing, first_frames, judge
 from pyro_minvae.inference.switching.engine import SwitchState, switched_deviation
 from pyro_minvae.media.audio import resample
-from pyro_minvae.recording import Enhanced, reference
-from pyro_minvae.types import Lips, Switches, Visual
+from pyro_minvae.pipelines.blocks import spans
+from pyro_minvae.pipelines.recording import Enhanced, reference
+from pyro_minvae.types import MouthCrops, Switches, Visual
 
 if TYPE_CHECKING:
-    from pyro_minvae.enhancer import Enhancer
+    from pyro_minvae.pipelines.enhancer import Enhancer
 
 # Seconds of a recording that are diagnosed: what one page shows well, and a bound on the memory of the draws.
 LONGEST_S = 30.0
@@ -93,7 +93,7 @@ def diagnose(
     enhancer: Enhancer,
     waveform: np.ndarray,
     rate: int,
-    video: str | Path | Lips | None,
+    video: str | Path | MouthCrops | None,
     result: Enhanced,
     watched: Watched,
     *,
@@ -101,10 +101,10 @@ def diagnose(
 ) -> Diagnosis:
     """Judge an enhancement: `result = enhancer(waveform, rate, video, watch=watched)`.
 
-    Runs the sampler again at EM's last parameters (`inference.mixing`): R-hat, effective sample size and the deviation
-    of the estimate (derivations, eqs. 11.19 to 11.21). A long recording's first block is looked at, and at most 30 s
-    of it. Given as `Lips` (`enhancer.lips(path)`), a video need not be searched for the face twice. The global random
-    state stays as it is.
+    Runs the sampler again at EM's last parameters (`inference.mcmc.mixing`): R-hat, effective sample size and the
+    deviation of the estimate (derivations, eqs. 11.19 to 11.21). A long recording's first block is looked at, and at
+    most 30 s of it. Given as `MouthCrops` (`enhancer.lips(path)`), a video need not be searched for the face twice.
+    The global random state stays as it is.
     """
     lips = enhancer.lips(video)
     stft, state = enhancer.recipe.stft, watched.state

@@ -19,7 +19,7 @@ from pyro_minvae.media.files import atomic
 NAME = "manifest.jsonl"
 
 
-class Item(BaseModel):
+class NoisyItem(BaseModel):
     """One mixture = `scale` (clean + `gain` noise). Keys that are not listed here are ignored.
 
     `rate` is in Hz and `snr_db` in dB; `corrupt` tells how the lips in `video` were spoilt, if they were. In memory
@@ -42,7 +42,7 @@ class Item(BaseModel):
     rate: int | None = Field(None, gt=0)
 
 
-class Speaker(BaseModel):
+class SpeakerItem(BaseModel):
     """One speaker of a mixture: the utterance `id`, who speaks it, and the lips if there is a video.
 
     `clean` is the utterance as it is in the mixture: at the same level, as long, and without the others.
@@ -66,7 +66,7 @@ class SeparationItem(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     id: str
-    speakers: tuple[Speaker, ...] = Field(min_length=2)
+    speakers: tuple[SpeakerItem, ...] = Field(min_length=2)
     level_db: float
     noise: str | None = None
     snr_db: float | None = None
@@ -82,17 +82,17 @@ class SeparationItem(BaseModel):
         return "same" if len({speaker.speaker for speaker in self.speakers}) == 1 else "different"
 
 
-Listed = TypeVar("Listed", Item, SeparationItem)
+Listed = TypeVar("Listed", NoisyItem, SeparationItem)
 
 # The keys that hold paths, of an item and of its speakers.
 PATHS = ("mixture", "clean", "video", "background")
 KINDS = {
-    Item: "a noisy set (one speaker in noise)",
+    NoisyItem: "a noisy set (one speaker in noise)",
     SeparationItem: "a separation set (several speakers; `pyro-minvae mix --speakers`)",
 }
 
 
-def write_manifest(path: Path, items: Iterable[Item] | Iterable[SeparationItem]) -> None:
+def write_manifest(path: Path, items: Iterable[NoisyItem] | Iterable[SeparationItem]) -> None:
     """Write `items`; paths inside the list's folder become relative to it, so that it can be moved."""
     folder = path.parent.resolve()
 
@@ -112,12 +112,12 @@ def write_manifest(path: Path, items: Iterable[Item] | Iterable[SeparationItem])
         Path(temporary).write_text("".join(lines), encoding="utf-8")
 
 
-def read_manifest(source: Path) -> list[Item]:
+def read_manifest(source: Path) -> list[NoisyItem]:
     """The mixtures of a noisy set: its manifest, or the folder that holds one; their paths are resolved.
 
     Raises `InputError` naming the line for anything that is not such a list, a separation set among them.
     """
-    return _read(source, Item)
+    return _read(source, NoisyItem)
 
 
 def read_separation(source: Path) -> list[SeparationItem]:
@@ -125,11 +125,11 @@ def read_separation(source: Path) -> list[SeparationItem]:
     return _read(source, SeparationItem)
 
 
-def read_set(source: Path) -> list[Item] | list[SeparationItem]:
+def read_set(source: Path) -> list[NoisyItem] | list[SeparationItem]:
     """The mixtures of a set of either kind, which its first line tells; raises `InputError` as `read_manifest`."""
     lines = _lines(source)[1]
     several = next(('"speakers"' in line for line in lines if line.strip()), False)
-    return _read(source, SeparationItem) if several else _read(source, Item)
+    return _read(source, SeparationItem) if several else _read(source, NoisyItem)
 
 
 def _read(source: Path, kind: type[Listed]) -> list[Listed]:
@@ -142,7 +142,7 @@ def _read(source: Path, kind: type[Listed]) -> list[Listed]:
         try:
             item = kind.model_validate_json(line)
         except ValidationError as error:
-            other = Item if kind is SeparationItem else SeparationItem
+            other = NoisyItem if kind is SeparationItem else SeparationItem
             if _is(line, other):
                 raise InputError(
                     f"{path}, line {number}: expected {KINDS[kind]}, found a line of {KINDS[other]}"
@@ -154,7 +154,7 @@ def _read(source: Path, kind: type[Listed]) -> list[Listed]:
     return items
 
 
-def _is(line: str, kind: type[Item] | type[SeparationItem]) -> bool:
+def _is(line: str, kind: type[NoisyItem] | type[SeparationItem]) -> bool:
     """Whether a line is an item of that kind."""
     try:
         kind.model_validate_json(line)
@@ -178,7 +178,7 @@ def _lines(source: Path) -> tuple[Path, list[str]]:
     return path, text.split("\n")
 
 
-def _resolved(item: Item | SeparationItem | Speaker, folder: Path) -> dict[str, Any]:
+def _resolved(item: NoisyItem | SeparationItem | SpeakerItem, folder: Path) -> dict[str, Any]:
     """The paths of an item as they start from the manifest's folder (an absolute path stays as it is)."""
     paths = {key: getattr(item, key) for key in PATHS if getattr(item, key, None) is not None}
     moved: dict[str, Any] = {key: folder / path for key, path in paths.items()}

@@ -23,7 +23,7 @@ PEAK = 0.999
 T = TypeVar("T")
 
 
-class Mixture(NamedTuple):
+class NoisyUtterance(NamedTuple):
     """mixture = scale (clean + gain noise), each [S]; `clean` and `noise` hold their part of the sum.
 
     `gain` is the factor on the noise as it was drawn, `scale` is below 1 only where the sum would have
@@ -49,7 +49,7 @@ class Chorus(NamedTuple):
     scale: float
 
 
-class Noise(Protocol):
+class NoiseSource(Protocol):
     """A kind of noise: its `name` in folders and tables, and segments on demand.
 
     A new kind needs these two members; `draw` gives `length` samples at `rate` Hz for the speech file
@@ -73,7 +73,7 @@ def generator_for(seed: int, utterance: str, noise: str, snr_db: float) -> np.ra
     return np.random.default_rng(stable_seed(seed, utterance, noise, f"{snr_db:g}"))
 
 
-def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> Mixture:
+def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> NoisyUtterance:
     """clean + g noise with g = sqrt(sum clean^2 / (sum noise^2 10^(snr_db / 10))), for signals [S].
 
     The SNR is the ratio of powers over the whole clip, pauses included. Where the sum exceeds full scale, all
@@ -90,7 +90,7 @@ def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> Mixture:
     peak = float(np.abs(clean + gain * noise).max())
     scale = PEAK / peak if peak > 1 else 1.0
     speech, noise = scale * clean, scale * gain * noise
-    return Mixture(speech + noise, speech, noise, float(gain), scale)
+    return NoisyUtterance(speech + noise, speech, noise, float(gain), scale)
 
 
 def mix_speakers(
@@ -138,7 +138,7 @@ class White(NamedTuple):
         return generator.standard_normal(length)
 
 
-class Recording(NamedTuple):
+class RecordedNoise(NamedTuple):
     """Segments of one noise file (mixed down to one channel)."""
 
     name: str
@@ -206,17 +206,17 @@ def voice_of(path: Path, folder: Path) -> str:
     return str(path)
 
 
-def recordings(source: Path) -> list[Recording]:
+def recordings(source: Path) -> list[RecordedNoise]:
     """The noise file `source`, or every audio file directly in that folder, each named by its stem."""
     # The functions of os.path answer no to a name that is too long, where those of Path raise.
     if os.path.isdir(source):
-        found = [Recording(path.stem, path) for path in sorted(source.iterdir()) if is_audio(path)]
+        found = [RecordedNoise(path.stem, path) for path in sorted(source.iterdir()) if is_audio(path)]
         if not found:
             raise InputError(f"{source}: expected a folder with noise files, found no audio in it")
         return found
     if not os.path.isfile(source):
         raise InputError(f"{source}: expected a noise file or a folder of them, found nothing")
-    return [Recording(source.stem, source)]
+    return [RecordedNoise(source.stem, source)]
 
 
 def babble(folder: Path, *, count: int = VOICES) -> Babble:

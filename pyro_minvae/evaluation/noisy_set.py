@@ -11,8 +11,8 @@ import numpy as np
 from pyro_minvae.data.corpus import listed
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.corrupted import Corrupter
-from pyro_minvae.evaluation.manifest import NAME, Item, write_manifest
-from pyro_minvae.evaluation.mixing import Mixture, Noise, generator_for, mix, spread
+from pyro_minvae.evaluation.manifest import NAME, NoisyItem, write_manifest
+from pyro_minvae.evaluation.mixing import NoiseSource, NoisyUtterance, generator_for, mix, spread
 from pyro_minvae.media.audio import mono, read_audio, write_audio
 from pyro_minvae.media.files import check_writable, make_folder
 from pyro_minvae.types import Audio, Utterance
@@ -20,14 +20,14 @@ from pyro_minvae.types import Audio, Utterance
 
 def make_noisy_set(
     utterances: Sequence[Utterance],
-    noises: Sequence[Noise],
+    noises: Sequence[NoiseSource],
     *,
     snrs_db: Sequence[float],
     out: Path,
     seed: int = 0,
     corrupter: Corrupter | None = None,
     advance: Callable[[str], None] | None = None,
-) -> list[Item]:
+) -> list[NoisyItem]:
     """Mix every utterance with every noise at every SNR (dB) into the folder `out`.
 
     Writes `clean/ID.flac`, `NOISE/SNRdB/ID.flac` (24 bits; float WAV where the speech exceeds full scale)
@@ -92,17 +92,17 @@ def select(
 
 def _item(
     utterance: Utterance,
-    noise: Noise,
+    noise: NoiseSource,
     snr_db: float,
     seed: int,
     rate: int,
-    mixed: Mixture,
+    mixed: NoisyUtterance,
     clean: np.ndarray,
     out: Path,
-) -> Item:
+) -> NoisyItem:
     """The manifest's row of one mixture."""
     suffix = ".flac" if np.abs(clean).max() <= 1 else ".wav"
-    return Item(
+    return NoisyItem(
         id=utterance.id,
         speaker=utterance.speaker,
         noise=noise.name,
@@ -125,7 +125,7 @@ def write_sound(path: Path, signal: np.ndarray, rate: int) -> None:
 
 
 def check_set(
-    utterances: Sequence[Utterance], noises: Sequence[Noise], *, snrs_db: Sequence[float], out: Path
+    utterances: Sequence[Utterance], noises: Sequence[NoiseSource], *, snrs_db: Sequence[float], out: Path
 ) -> None:
     """Raise `InputError` where two files would have one name, an SNR is none or `out` cannot be written."""
     check_different("utterances", [utterance.id for utterance in utterances])

@@ -17,11 +17,11 @@ from pyro_minvae.media.files import atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pyro_minvae.enhancer import Enhancer
     from pyro_minvae.evaluation.diagnosis import Diagnosis
-    from pyro_minvae.inference.mcem import EMState
-    from pyro_minvae.recording import Enhanced
-    from pyro_minvae.types import Audio, Lips
+    from pyro_minvae.inference.mcem.loop import EMState
+    from pyro_minvae.pipelines.enhancer import Enhancer
+    from pyro_minvae.pipelines.recording import Enhanced
+    from pyro_minvae.types import Audio, MouthCrops
 
 SUFFIXES = (".html", ".png")
 DPI = 110
@@ -79,7 +79,7 @@ class Reporter:
         self,
         path: Path,
         enhancer: Enhancer,
-        video: str | Path | Lips | None,
+        video: str | Path | MouthCrops | None,
         *,
         watch: Callable[[EMState], None] | None = None,
         title: str = "",
@@ -195,7 +195,7 @@ def _said(value: float) -> str:
 
 def _sampler_text(diagnosis: Diagnosis) -> str:
     from pyro_minvae.evaluation.diagnosis import BAD_RHAT
-    from pyro_minvae.inference.mixing import FROM_EM, FROM_PRIOR, STEPS, WARMUP
+    from pyro_minvae.inference.mcmc.mixing import FROM_EM, FROM_PRIOR, STEPS, WARMUP
 
     text = SAMPLER.format(ours=FROM_EM, others=FROM_PRIOR, warmup=WARMUP, steps=STEPS, bad=BAD_RHAT)
     return f"{text} {UNADJUSTED}" if diagnosis.kernel == "langevin" else text

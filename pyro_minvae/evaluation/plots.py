@@ -13,7 +13,7 @@ import numpy as np
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation import separation
 from pyro_minvae.evaluation.benchmark import Inspect, Outcome
-from pyro_minvae.evaluation.manifest import Item, SeparationItem
+from pyro_minvae.evaluation.manifest import NoisyItem, SeparationItem
 from pyro_minvae.evaluation.mixing import spread
 from pyro_minvae.evaluation.panels import paint
 from pyro_minvae.media.files import atomic, check_writable, make_folder
@@ -21,7 +21,7 @@ from pyro_minvae.media.files import atomic, check_writable, make_folder
 WINDOW_S = 0.032
 
 
-def plotter(what: str, items: Sequence[Item], *, out: Path | None) -> Inspect:
+def plotter(what: str, items: Sequence[NoisyItem], *, out: Path | None) -> Inspect:
     """The inspector for `--plot`: how many of `items` (spread evenly) go into OUT/plots, or a folder for all.
 
     Raises `InputError` for a number without `out`, and for a folder that cannot be made.
@@ -34,9 +34,11 @@ def speakers_plotter(what: str, items: Sequence[SeparationItem], *, out: Path | 
     return partial(plot_speakers, **_places(what, items, out))
 
 
-def _places(what: str, items: Sequence[Item] | Sequence[SeparationItem], out: Path | None) -> dict[str, Any]:
+def _places(
+    what: str, items: Sequence[NoisyItem] | Sequence[SeparationItem], out: Path | None
+) -> dict[str, Any]:
     """Where to draw, and which mixtures (by their files)."""
-    picked: Sequence[Item | SeparationItem] = items
+    picked: Sequence[NoisyItem | SeparationItem] = items
     folder = Path(what)
     if what.isdigit():
         if out is None:
@@ -66,7 +68,7 @@ def plot_outcome(outcome: Outcome, *, folder: Path, chosen: frozenset[Path]) -> 
     )
 
 
-def plot_speakers(outcome: separation.Outcome, *, folder: Path, chosen: frozenset[Path]) -> None:
+def plot_speakers(outcome: separation.SeparationOutcome, *, folder: Path, chosen: frozenset[Path]) -> None:
     """Draw a mixture of speakers, every estimate above the clean speech that it was scored by."""
     task, estimates = outcome.task, outcome.answer.estimates
     item = task.item

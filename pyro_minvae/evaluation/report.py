@@ -15,8 +15,8 @@ import numpy as np
 from pyro_minvae import __version__
 from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.metrics import HEADINGS
+from pyro_minvae.evaluation.reliability import detector
 from pyro_minvae.evaluation.summary import Cell, Group, summarise
-from pyro_minvae.evaluation.trust import detector
 from pyro_minvae.media.files import atomic
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ System = Callable[[Task], Answer]
 """Separates mixtures. What `evaluate` gets is a picklable function without arguments that makes one."""
 
 
-class Row(NamedTuple):
+class SpeakerRow(NamedTuple):
     """One mixture: the scores of each of its speakers before (`input`: the mixture itself) and after (`output`).
 
     `swapped` tells whether another order of the estimates would fit better than the one that was asked for; None
@@ -69,7 +69,7 @@ class Row(NamedTuple):
     error: str = ""
 
 
-class Job(NamedTuple):
+class SetJob(NamedTuple):
     """A mixture to separate with a seed; `input` are the scores of the mixture itself, if they are known."""
 
     item: SeparationItem
@@ -77,14 +77,14 @@ class Job(NamedTuple):
     input: tuple[Scores, ...] | None = None
 
 
-class Outcome(NamedTuple):
+class SeparationOutcome(NamedTuple):
     """What an `inspect` function sees: the mixture with its parts, and the system's answer in the order scored."""
 
     task: Task
     answer: Answer
 
 
-Inspect = Callable[[Outcome], None]
+Inspect = Callable[[SeparationOutcome], None]
 
 
 def evaluate(
@@ -94,15 +94,15 @@ def evaluate(
     workers: int = 1,
     seed: int = 0,
     inspect: Inspect | None = None,
-    earlier: Sequence[Row] = (),
-) -> Iterator[Row]:
+    earlier: Sequence[SpeakerRow] = (),
+) -> Iterator[SpeakerRow]:
     """Yield one row for each of `items`, in their order; a mixture that fails has NaN scores and the reason.
 
     As `evaluation.benchmark.evaluate`: each process makes the system once, and the seed of a mixture depends on
     `seed` and the mixture only. Rows that another system `earlier` got for the same mixtures spare scoring these again.
     """
     known = {row.item.mixture: row.input for row in earlier if not row.error}
-    jobs = [Job(item, item_seed(seed, item), known.get(item.mixture)) for item in items]
+    jobs = [SetJob(item, item_seed(seed, item), known.get(item.mixture)) for item in items]
     yield from stream(jobs, Work(make_system, partial(_do, inspect=inspect)), lost=_lost, workers=workers)
 
 
@@ -135,11 +135,11 @@ def with_separator(
     return separate
 
 
-def _do(job: Job, system: System, *, inspect: Inspect | None) -> Row:
+def _do(job: SetJob, system: System, *, inspect: Inspect | None) -> SpeakerRow:
     return evaluate_item(job, system, inspect=inspect)
 
 
-def evaluate_item(job: Job, system: System, *, inspect: Inspect | None = None) -> Row:
+def evaluate_item(job: SetJob, system: System, *, inspect: Inspect | None = None) -> SpeakerRow:
     """Read, separate and score one mixture; a failure becomes NaN scores with the reason."""
     item, seed, before = job
     seconds = NAN
@@ -157,8 +157,8 @@ def evaluate_item(job: Job, system: System, *, inspect: Inspect | None = None) -
         cause = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         return _lost(job._replace(input=before), cause)._replace(seconds=seconds)
     if inspect:
-        inspect(Outcome(task, answer._replace(estimates=answer.estimates[list(judged.order)])))
-    return Row(
+        inspect(SeparationOutcome(task, answer._replace(estimates=answer.estimates[list(judged.order)])))
+    return SpeakerRow(
         item,
         before,
         judged.scores,
@@ -195,8 +195,8 @@ def _swapped(judged: Judged, fixed: tuple[bool, ...]) -> bool | None:
     return judged.best != tuple(range(len(judged.best)))
 
 
-def _lost(job: Job, cause: str) -> Row:
+def _lost(job: SetJob, cause: str) -> SpeakerRow:
     """The row of a mixture that could not be separated."""
     cause = " ".join(cause.split())
     none = (failed(cause),) * len(job.item.speakers)
-    return Row(job.item, job.input or none, none, job.seed, error=cause)
+    return SpeakerRow(job.item, job.input or none, none, job.seed, error=cause)

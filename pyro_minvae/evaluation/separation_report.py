@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyro_minvae.evaluation.metrics import Scores
 from pyro_minvae.evaluation.report import four_lines, origin, write_records
 from pyro_minvae.evaluation.separated import HEADINGS
-from pyro_minvae.evaluation.separation import Row
+from pyro_minvae.evaluation.separation import SpeakerRow
 from pyro_minvae.evaluation.summary import Cell, cell
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-class Group(NamedTuple):
+class SeparationGroup(NamedTuple):
     """The mixtures of one kind, or all ("overall"). `cells` by the keys of `HEADINGS`; `level_db`, `snr_db` in dB.
 
     `swaps` is the share of mixtures whose estimates fit better in another order than in the one asked for, among
@@ -38,15 +38,15 @@ class Group(NamedTuple):
     cells: dict[str, Cell]
 
 
-def summarise(rows: Sequence[Row]) -> list[Group]:
+def summarise(rows: Sequence[SpeakerRow]) -> list[SeparationGroup]:
     """One group for each kind of voices, noise, SNR and level in the order of their first mixture, then all."""
-    groups: dict[tuple[str, str | None, float | None, float | None], list[Row]] = {}
+    groups: dict[tuple[str, str | None, float | None, float | None], list[SpeakerRow]] = {}
     for row in rows:
         item = row.item
         groups.setdefault((item.voices, item.noise, item.snr_db, item.level_db), []).append(row)
     groups["overall", None, None, None] = list(rows)
     return [
-        Group(
+        SeparationGroup(
             *kind,
             mixtures=len(members),
             failures=sum(bool(faults(row)) for row in members),
@@ -57,12 +57,12 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
     ]
 
 
-def gains(rows: Sequence[Row], metric: str) -> Cell:
+def gains(rows: Sequence[SpeakerRow], metric: str) -> Cell:
     """Input, output and gain of a metric, the mean over speakers in each mixture."""
     return cell([(_mean(row.input, metric), _mean(row.output, metric)) for row in rows])
 
 
-def swap_rate(rows: Sequence[Row]) -> float:
+def swap_rate(rows: Sequence[SpeakerRow]) -> float:
     """The share of `rows` that came out in another order than asked for; NaN where there was no order to ask for."""
     told = [row.swapped for row in rows if row.swapped is not None]
     return sum(told) / len(told) if told else math.nan
@@ -72,7 +72,7 @@ def _mean(scores: Sequence[Scores], metric: str) -> float:
     return math.fsum(one.values[metric] for one in scores) / len(scores)
 
 
-def table(rows: Sequence[Row], *, model: str) -> Table:
+def table(rows: Sequence[SpeakerRow], *, model: str) -> Table:
     """The summary for the console: four lines for each kind of mixture."""
     from rich.markup import escape
     from rich.table import Table
@@ -101,7 +101,7 @@ def _decibels(value: float | None) -> str:
     return "" if value is None else f"{value:g} dB"
 
 
-def assignment(rows: Sequence[Row]) -> str:
+def assignment(rows: Sequence[SpeakerRow]) -> str:
     """Who chose which estimate is whose, in a sentence."""
     # A single one without lips is told apart by the others' lips.
     free = sum(sum(not fixed for fixed in row.fixed) > 1 for row in rows)
@@ -113,7 +113,7 @@ def assignment(rows: Sequence[Row]) -> str:
     )
 
 
-def faults(row: Row) -> str:
+def faults(row: SpeakerRow) -> str:
     """Why scores of a row are missing, in one line; empty where none is."""
     if row.error:
         return row.error
@@ -125,17 +125,17 @@ def faults(row: Row) -> str:
     )
 
 
-def failures(rows: Sequence[Row]) -> list[str]:
+def failures(rows: Sequence[SpeakerRow]) -> list[str]:
     """A line for each mixture that lacks a score, with the reason."""
     return [f"{row.item.mixture}: {reason}" for row in rows if (reason := faults(row))]
 
 
-def scored(row: Row) -> bool:
+def scored(row: SpeakerRow) -> bool:
     """Whether any estimate has any score at all."""
     return any(not math.isnan(value) for scores in row.output for value in scores.values.values())
 
 
-def records(row: Row) -> list[dict[str, Any]]:
+def records(row: SpeakerRow) -> list[dict[str, Any]]:
     """A flat row of the CSV for each speaker of a mixture; NaN stays NaN."""
     item, flat = row.item, []
     for number, speaker in enumerate(item.speakers):
@@ -155,12 +155,12 @@ def records(row: Row) -> list[dict[str, Any]]:
     return flat
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: Sequence[SpeakerRow]) -> None:
     """One line for each speaker of each mixture."""
     write_records(path, [record for row in rows for record in records(row)])
 
 
-def tree(rows: Sequence[Row], *, model: str, settings: dict[str, Any]) -> dict[str, Any]:
+def tree(rows: Sequence[SpeakerRow], *, model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Everything needed to read the figures of one system and to make them again, as plain dicts."""
     return origin(model, settings) | {
         "metrics": HEADINGS,

@@ -9,8 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.evaluation.manifest import NAME, SeparationItem, Speaker, write_manifest
-from pyro_minvae.evaluation.mixing import Chorus, Noise, generator_for, mix_speakers, segment, stable_seed
+from pyro_minvae.evaluation.manifest import NAME, SeparationItem, SpeakerItem, write_manifest
+from pyro_minvae.evaluation.mixing import (
+    Chorus,
+    NoiseSource,
+    generator_for,
+    mix_speakers,
+    segment,
+    stable_seed,
+)
 from pyro_minvae.evaluation.noisy_set import check_different, check_levels, write_sound
 from pyro_minvae.media.audio import mono, quantise, read_audio
 from pyro_minvae.media.files import check_writable, make_folder
@@ -66,7 +73,7 @@ def _cast(first: Utterance, pool: Sequence[Utterance], *, count: int, seed: int)
 
 def make_separation_set(
     speech: Sequence[Cast],
-    noises: Sequence[Noise],
+    noises: Sequence[NoiseSource],
     *,
     levels_db: Sequence[float],
     snrs_db: Sequence[float] = (),
@@ -109,11 +116,11 @@ def stage(cast: Cast, *, seed: int) -> Scene:
     first = read_audio(cast[0].audio)
     name = "+".join(utterance.id.replace("/", "-") for utterance in cast)
     generator = np.random.default_rng(stable_seed(seed, name, "segments"))
-    heard = [mono(first if one is cast[0] else read_audio(one.audio), first.rate) for one in cast]
-    length = min(len(signal) for signal in heard)
+    encoder_input = [mono(first if one is cast[0] else read_audio(one.audio), first.rate) for one in cast]
+    length = min(len(signal) for signal in encoder_input)
     cut = [
         signal[:length] if utterance.video else segment(signal, length, generator)
-        for utterance, signal in zip(cast, heard, strict=True)
+        for utterance, signal in zip(cast, encoder_input, strict=True)
     ]
     signals = np.stack(cut).astype(np.float64)
     for utterance, signal in zip(cast, signals, strict=True):
@@ -138,7 +145,7 @@ def _item(
     return SeparationItem(
         id=scene.id,
         speakers=tuple(
-            Speaker(id=one.id, speaker=one.speaker, clean=folder / f"s{number}" / file, video=one.video)
+            SpeakerItem(id=one.id, speaker=one.speaker, clean=folder / f"s{number}" / file, video=one.video)
             for number, one in enumerate(scene.cast, start=1)
         ),
         level_db=level_db,
@@ -164,7 +171,7 @@ def _write(item: SeparationItem, chorus: Chorus, rate: int) -> None:
 
 def check_separation_set(
     speech: Sequence[Cast],
-    noises: Sequence[Noise],
+    noises: Sequence[NoiseSource],
     *,
     levels_db: Sequence[float],
     snrs_db: Sequence[float],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.config import LipFeatures
+from pyro_minvae.config.schema import VisualFeatureConfig
 from pyro_minvae.features.visual import nearest_instant, on_clock
 from pyro_minvae.types import Visual
 
@@ -13,7 +13,7 @@ from pyro_minvae.types import Visual
 CARRY_S = 0.5
 
 
-def carried(visual: Visual, lips: LipFeatures, hop_s: float) -> Visual:
+def carried(visual: Visual, lips: VisualFeatureConfig, hop_s: float) -> Visual:
     """The lips of one recording with those of its gaps, linear in time between the last seen and the next.
 
     (derivations, eq. 9.30)

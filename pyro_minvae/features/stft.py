@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyro_minvae.config import Stft
+from pyro_minvae.config.schema import Stft
 
 
 def sine_window(

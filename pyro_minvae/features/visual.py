@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_minvae.config import LipCrops, LipFeatures
-from pyro_minvae.types import Lips, Visual
+from pyro_minvae.config.schema import CropConfig, VisualFeatureConfig
+from pyro_minvae.types import MouthCrops, Visual
 
 # A frame of sound has lips if a video frame with a face lies this near (s): the frame time of 10 fps video.
 REACH_S = 0.1
@@ -36,7 +36,7 @@ class LipProjection(nn.Module):
     scale: Tensor
     limit: Tensor
 
-    def __init__(self, crops: LipCrops, lips: LipFeatures) -> None:
+    def __init__(self, crops: CropConfig, lips: VisualFeatureConfig) -> None:
         super().__init__()
         pixels = crops.size**2
         self.size = crops.size
@@ -51,7 +51,7 @@ class LipProjection(nn.Module):
         floor = FLOOR * self.scale[0] ** 2 / (1 + FLOOR)
         return float((1 - floor / self.scale**2).mean())
 
-    def fit(self, clips: Sequence[Lips]) -> None:
+    def fit(self, clips: Sequence[MouthCrops]) -> None:
         """Fit the components on some `FRAMES` valid frames of some `CLIPS` clips spread over `clips`.
 
         Raises:
@@ -76,7 +76,7 @@ class LipProjection(nn.Module):
         strangest = max(self.strangeness(c, augment(torch.as_tensor(c.crops), generator)) for c in some)
         self.limit.fill_(min(MARGIN * strangest, 1.0))
 
-    def strangeness(self, lips: Lips, crops: Tensor | None = None) -> float:
+    def strangeness(self, lips: MouthCrops, crops: Tensor | None = None) -> float:
         """The share of a clip's movement that the components miss: 0 for lips like those of training, up to 1."""
         pixels = torch.as_tensor(lips.crops) if crops is None else crops
         valid = torch.as_tensor(lips.valid)
@@ -87,7 +87,7 @@ class LipProjection(nn.Module):
         """Crops [T, size, size], grey 0 to 255, of one clip to vectors [T, M]."""
         return movement(crops, valid) @ self.basis / self.scale
 
-    def visual(self, lips: Lips, times: Tensor, crops: Tensor | None = None) -> Visual:
+    def visual(self, lips: MouthCrops, times: Tensor, crops: Tensor | None = None) -> Visual:
         """The lips as the networks see them at `times` [N] (s); `crops` (augmented) stand in for the track's own."""
         device = self.basis.device
         if crops is None:
@@ -121,7 +121,7 @@ def on_clock(
     times: Tensor,
     valid: Tensor,
     clock: Tensor,
-    lips: LipFeatures,
+    lips: VisualFeatureConfig,
     *,
     everywhere: bool = False,
 ) -> Visual:

@@ -1,7 +1,7 @@
 """Products of the M-step with spectra W [..., F, K] or activations H [..., K, N] (`products.c`).
 
-P and Q [..., N, F] are what a step's statistics are (see `models.statistics`): given, or made of a `Total` on the way
-and not written down.
+P and Q [..., N, F] are what a step's statistics are (`inference.mcem.statistics`): given, or made of a `Total` on the
+way and not written down.
 """
 
 from __future__ import annotations

@@ -28,14 +28,14 @@ class Guide(nn.Module):
     reach = 0
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
         """q(z | alpha, s, v) over z [L] with batch shape [..., N], at index alpha; one where there is no alpha.
 
         Args:
             power: |s|^2 [..., N, F].
             visual: lips of the same frames, or None.
-            heard: what encoders of sound get in place of `power`.
+            encoder_input: what encoders of sound get in place of `power`.
         """
         raise NotImplementedError(f"{type(self).__name__} lacks posteriors()")
 
@@ -56,7 +56,7 @@ class Guide(nn.Module):
         return posteriors
 
     def audio_weight(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> Tensor | None:
         """A learned q(alpha = 1 | s, v) [..., N]; None if there is none and the optimal one is to be used."""
         return None
@@ -66,22 +66,24 @@ class Guide(nn.Module):
         power: Tensor,
         visual: Visual | None = None,
         *,
-        heard: Tensor | None = None,
+        encoder_input: Tensor | None = None,
         responsibility: Tensor | None = None,
     ) -> Tensor:
         """The Pyro guide of a model with independent frames and no sites but "alpha" and "z".
 
-        `guides.posterior.Posterior` is that of any model. Arguments and result as in `sites`.
+        `guides.speech.Posterior` is that of any model. Arguments and result as in `sites`.
         """
         with frame_plates(power, coupled=False) as event_dim:
-            return self.sites(power, visual, heard=heard, responsibility=responsibility, event_dim=event_dim)
+            return self.sites(
+                power, visual, encoder_input=encoder_input, responsibility=responsibility, event_dim=event_dim
+            )
 
     def sites(
         self,
         power: Tensor,
         visual: Visual | None,
         *,
-        heard: Tensor | None,
+        encoder_input: Tensor | None,
         responsibility: Tensor | None,
         event_dim: int,
     ) -> Tensor:
@@ -93,9 +95,9 @@ class Guide(nn.Module):
         Args:
             power: |s|^2 [N, F], linear power at full scale 1; [B, N, F] sequences where frames are coupled.
             visual: lips of the same frames, or None.
-            heard: what the audio encoder gets in place of `power` (training corrupts the input, not the target).
+            encoder_input: what the audio encoder gets in place of `power` (training corrupts that, not the target).
             responsibility: q(alpha_n = 1) [N]; any value gives a lower bound, the tightest is that of
-                `inference.elbo.optimal_responsibility`. Without one it is `audio_weight`, or else a fair coin.
+                `inference.svi.elbo.optimal_responsibility`. Without one it is `audio_weight`, or else a fair coin.
             event_dim: 2 where all frames of a sequence are one event, else 1.
 
         Raises:
@@ -103,12 +105,12 @@ class Guide(nn.Module):
                 reparametrised.
         """
         # Where frames are coupled a posterior may be over all of them, as the exact one is.
-        posteriors = self.usable(self.posteriors(power, visual, heard), (1, event_dim))
+        posteriors = self.usable(self.posteriors(power, visual, encoder_input), (1, event_dim))
         if not self.mixed:
             (posterior,) = posteriors
             return pyro.sample("z", as_event(posterior, power.shape[:-1]) if event_dim == 2 else posterior)
         if responsibility is None:
-            responsibility = self.audio_weight(power, visual, heard)
+            responsibility = self.audio_weight(power, visual, encoder_input)
         if responsibility is None:
             responsibility = power.new_full(power.shape[:-1], 0.5)
         switch = dist.Bernoulli(at_valid(responsibility, visual))

@@ -34,9 +34,9 @@ class MixtureGuide(Guide):
         self.weight = weight
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
-        audio = self.audio(power if heard is None else heard)
+        audio = self.audio(power if encoder_input is None else encoder_input)
         if visual is None:
             return normal(torch.zeros_like(audio[0]), torch.ones_like(audio[1])), self._on(audio, None)
         return seen(self.visual_network, visual), self._on(audio, visual)
@@ -46,9 +46,13 @@ class MixtureGuide(Guide):
         return normal(*audio)
 
     def audio_weight(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> Tensor | None:
-        return None if self.weight is None else self.weight(power if heard is None else heard, visual)
+        return (
+            None
+            if self.weight is None
+            else self.weight(power if encoder_input is None else encoder_input, visual)
+        )
 
     def propose(self, power: Tensor, visual: Visual | None = None) -> TorchDistribution:
         """The visual network where there are lips, the audio network on the mixture where there are none."""

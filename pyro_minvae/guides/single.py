@@ -21,9 +21,9 @@ class AudioGuide(Guide):
         self.audio = audio
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
-        return (normal(*self.audio(power if heard is None else heard)),)
+        return (normal(*self.audio(power if encoder_input is None else encoder_input)),)
 
 
 class VisualGuide(Guide):
@@ -37,7 +37,7 @@ class VisualGuide(Guide):
         self.visual_network = visual_network
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
         if visual is not None:
             return (seen(self.visual_network, visual),)
@@ -60,9 +60,9 @@ class ConcatenationGuide(Guide):
         self.joint = joint
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
-        return (normal(*self.joint(power if heard is None else heard, visual)),)
+        return (normal(*self.joint(power if encoder_input is None else encoder_input, visual)),)
 
 
 class ProductGuide(Guide):
@@ -81,9 +81,13 @@ class ProductGuide(Guide):
         self.visual_network = visual_network
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
-        return (product(self.audio(power if heard is None else heard), self.visual_network, visual),)
+        return (
+            product(
+                self.audio(power if encoder_input is None else encoder_input), self.visual_network, visual
+            ),
+        )
 
 
 def product(

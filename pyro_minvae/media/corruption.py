@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.types import Lips
+from pyro_minvae.types import MouthCrops
 
 BURST_S = (0.2, 1.0)
 """The shortest and the longest burst (s)."""
@@ -65,21 +65,21 @@ class Corruption(NamedTuple):
 class Corrupted(NamedTuple):
     """The spoilt `lips`, and the truth: `wrong` [T] bool, the frames that were spoilt."""
 
-    lips: Lips
+    lips: MouthCrops
     wrong: np.ndarray
 
 
 class Burst(NamedTuple):
     """What one burst is made of: the whole clip `lips`, its `frames`, a generator, another clip's lips or None."""
 
-    lips: Lips
+    lips: MouthCrops
     frames: range
     generator: np.random.Generator
-    donor: Lips | None
+    donor: MouthCrops | None
 
 
 def corrupt(
-    lips: Lips, what: Corruption, *, generator: np.random.Generator, donor: Lips | None = None
+    lips: MouthCrops, what: Corruption, *, generator: np.random.Generator, donor: MouthCrops | None = None
 ) -> Corrupted:
     """Spoil round(share T) of the T frames of `lips`, in bursts of 0.2 to 1 s at random places.
 
@@ -118,7 +118,7 @@ def corrupt(
             crops[part] = spoil(Burst(lips, frames, generator, donor))
     # As `read_lips` leaves frames without a face.
     crops[~valid & wrong] = 0
-    return Corrupted(Lips(crops, lips.times, valid), wrong)
+    return Corrupted(MouthCrops(crops, lips.times, valid), wrong)
 
 
 def bursts(count: int, total: int, rate: float, generator: np.random.Generator) -> list[range]:
@@ -217,13 +217,13 @@ KINDS: dict[str, Callable[[Burst], np.ndarray] | None] = {
 MIXTURE = tuple(kind for kind in KINDS if kind != "lost")
 
 
-def _nearest_seen(lips: Lips, at: np.ndarray) -> np.ndarray:
+def _nearest_seen(lips: MouthCrops, at: np.ndarray) -> np.ndarray:
     """For each time (s) the index of the nearest frame with a face."""
     seen = np.flatnonzero(lips.valid)
     return seen[np.abs(lips.times[seen][None] - at[:, None]).argmin(1)]
 
 
-def _check_donor(lips: Lips, donor: Lips | None) -> None:
+def _check_donor(lips: MouthCrops, donor: MouthCrops | None) -> None:
     if donor is None or not donor.valid.any():
         raise ValueError("expected another clip's lips with a face, got none")
     if donor.crops.shape[1:] != lips.crops.shape[1:]:

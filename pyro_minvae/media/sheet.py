@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from pyro_minvae.errors import InputError
 from pyro_minvae.media.files import atomic
 from pyro_minvae.media.video import read_frames
-from pyro_minvae.types import Lips
+from pyro_minvae.types import MouthCrops
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pyro_minvae.media.lips import Mouths
+    from pyro_minvae.media.mouths import Mouths
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 # Crops per row and in all (more are thinned out evenly), pixels per crop, of a caption and of the gaps.
@@ -52,7 +52,7 @@ def check_name(path: str | Path) -> None:
         )
 
 
-def save_sheet(path: str | Path, lips: Lips, *, frames: Sequence[Framed] = ()) -> None:
+def save_sheet(path: str | Path, lips: MouthCrops, *, frames: Sequence[Framed] = ()) -> None:
     """Write the sheet atomically: whole pictures with the mouth's box on top, then crops with their times.
 
     Crops are in order of time, row by row; invalid ones are red.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_minvae.models.folded import LARGEST, Folded, folded
+from pyro_minvae.inference.ops.fused_decoder import LARGEST, FusedDecoder, folded
 from pyro_minvae.models.networks import layers
 from pyro_minvae.types import Visual
 
@@ -47,11 +47,11 @@ class Decoding:
         return self.network(z if self.inputs is None else self.inputs(z), known, room)
 
     def back(self, z: Tensor, sigma: Tensor, outer: Tensor, /) -> Tensor:
-        if self.inputs is None and isinstance(self.network, Folded):
+        if self.inputs is None and isinstance(self.network, FusedDecoder):
             return self.network.gradient(z, sigma, outer, spare=True)
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
-            if not isinstance(self.network, Folded):
+            if not isinstance(self.network, FusedDecoder):
                 return torch.autograd.grad(self(leaf, sigma), leaf, outer)[0]
             assert self.inputs is not None
             inputs = self.inputs(leaf)
@@ -111,7 +111,7 @@ class SpectralDecoder(nn.Module):
         return self._variance_of if fast is None else fast
 
 
-class LipDecoder(SpectralDecoder):
+class VisualDecoder(SpectralDecoder):
     """sigma_f(z, v): beside z the network sees an embedding of the lips, zero on frames without.
 
     MIN-VAE-Dec (Sadeghi & Alameda-Pineda 2021; derivations, eq. 5.6) and AV-CVAE (eq. 5.1).

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pyro_minvae.models.minimisers import minimiser
-from pyro_minvae.models.noise import TINY
+from pyro_minvae.inference.ops.minimisers import minimiser
+from pyro_minvae.models.noise.base import TINY
 
 
 class GainPrior(NamedTuple):

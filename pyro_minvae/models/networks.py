@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
-from pyro_minvae.parts import (
-    AudioEncoder,
-    ContextEncoder,
-    JointEncoder,
-    ResponsibilityNetwork,
-    VisualEncoder,
-    VisualMixturePrior,
-    VisualPrior,
+from pyro_minvae.config.components import (
+    AudioEncoderConfig,
+    ContextEncoderConfig,
+    JointEncoderConfig,
+    ResponsibilityNetworkConfig,
+    VisualEncoderConfig,
+    VisualMixturePriorConfig,
+    VisualPriorConfig,
 )
 from pyro_minvae.types import Visual
 
@@ -54,7 +54,7 @@ class GaussianNetwork(nn.Module):
         return self.mean(hidden), (0.5 * self.log_variance(hidden).clamp(-14, 8)).exp()
 
 
-def audio_network(bins: int, latent: int, config: AudioEncoder) -> GaussianNetwork:
+def audio_network(bins: int, latent: int, config: AudioEncoderConfig) -> GaussianNetwork:
     """The network of q(z | s): power [..., F] to a Gaussian over z."""
     trunk = layers((bins, *config.hidden), nn.Tanh)
     if config.input == "log-power":
@@ -63,7 +63,7 @@ def audio_network(bins: int, latent: int, config: AudioEncoder) -> GaussianNetwo
 
 
 def visual_network(
-    dimension: int, latent: int, config: VisualEncoder | VisualPrior | VisualMixturePrior
+    dimension: int, latent: int, config: VisualEncoderConfig | VisualPriorConfig | VisualMixturePriorConfig
 ) -> GaussianNetwork:
     """The network of q(z | v) or p(z | v): lip features [..., D] to a Gaussian over z."""
     trunk = layers((dimension, *config.hidden), nn.ReLU, dropout=config.dropout)
@@ -101,7 +101,7 @@ def lips_of(power: Tensor, visual: Visual | None, dimension: int) -> tuple[Tenso
 class JointNetwork(nn.Module):
     """The network of q(z | s, v): power [..., F] and lips to (mean, scale), each [..., L]."""
 
-    def __init__(self, bins: int, dimension: int, latent: int, config: JointEncoder) -> None:
+    def __init__(self, bins: int, dimension: int, latent: int, config: JointEncoderConfig) -> None:
         super().__init__()
         trunk = JointTrunk(bins, dimension, config.hidden, config.dropout)
         self.network = GaussianNetwork(trunk, config.hidden[-1], latent)
@@ -143,7 +143,7 @@ class ContextLayer(nn.Module):
 class ContextTrunk(nn.Module):
     """Sound and lips around each frame: log power, lip features and whether there are any, then layers of context."""
 
-    def __init__(self, bins: int, dimension: int, config: ContextEncoder) -> None:
+    def __init__(self, bins: int, dimension: int, config: ContextEncoderConfig) -> None:
         super().__init__()
         self.dimension = dimension
         self.log_power = LogPower()
@@ -163,7 +163,7 @@ class ContextTrunk(nn.Module):
 class ContextNetwork(nn.Module):
     """The network of q(z_n | x, v): power [..., N, F] and lips of a stretch to (mean, scale), each [..., N, L]."""
 
-    def __init__(self, bins: int, dimension: int, latent: int, config: ContextEncoder) -> None:
+    def __init__(self, bins: int, dimension: int, latent: int, config: ContextEncoderConfig) -> None:
         super().__init__()
         self.reach = TAPS * sum(config.dilations)
         trunk = ContextTrunk(bins, dimension, config)
@@ -176,7 +176,7 @@ class ContextNetwork(nn.Module):
 class AudioWeight(nn.Module):
     """The network of r(s, v) = q(alpha = 1 | s, v): power [..., F] and lips to a probability [...]."""
 
-    def __init__(self, bins: int, dimension: int, config: ResponsibilityNetwork) -> None:
+    def __init__(self, bins: int, dimension: int, config: ResponsibilityNetworkConfig) -> None:
         super().__init__()
         self.trunk = JointTrunk(bins, dimension, config.hidden, config.dropout)
         self.logit = nn.Linear(config.hidden[-1], 1)

@@ -10,10 +10,10 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from pyro_minvae.legality import misfit
+from pyro_minvae.config.rules import incompatibility
 from pyro_minvae.models.decoders import SpectralDecoder, Variance
 from pyro_minvae.models.distributions import as_event
-from pyro_minvae.models.likelihood import ComplexGaussian, Likelihood
+from pyro_minvae.models.likelihoods import ComplexGaussian, Likelihood
 from pyro_minvae.models.priors import Components, Prior
 from pyro_minvae.types import Visual
 
@@ -58,7 +58,7 @@ class SpeechModel(nn.Module):
 
     def __init__(self, prior: Prior, decoder: SpectralDecoder, likelihood: Likelihood | None = None) -> None:
         super().__init__()
-        fault = misfit(prior=prior, decoder=decoder)
+        fault = incompatibility(prior=prior, decoder=decoder)
         if fault:
             raise ValueError(fault)
         self.prior = prior
@@ -85,7 +85,7 @@ class SpeechModel(nn.Module):
         power: Tensor,
         visual: Visual | None = None,
         *,
-        heard: Tensor | None = None,
+        encoder_input: Tensor | None = None,
         responsibility: Tensor | None = None,
     ) -> Tensor:
         """The Pyro model of frames of clean speech.
@@ -93,7 +93,7 @@ class SpeechModel(nn.Module):
         Args:
             power: |s|^2 [N, F], linear power at full scale 1; [B, N, F] sequences where frames are coupled.
             visual: lips of the same frames, or None.
-            heard: only the guide's; Pyro calls model and guide alike.
+            encoder_input: only the guide's; Pyro calls model and guide alike.
             responsibility: only the guide's.
 
         Returns:

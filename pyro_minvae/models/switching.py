@@ -11,8 +11,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_minvae.models.distributions import gaussian_parameters, normal
-from pyro_minvae.models.likelihood import ComplexGaussianPower
-from pyro_minvae.models.mixture import Source
+from pyro_minvae.models.likelihoods import ComplexGaussianPower
+from pyro_minvae.models.noisy import Source
 
 Posterior = Callable[[int, Tensor], TorchDistribution]
 

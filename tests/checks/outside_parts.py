@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_minvae.guides.base import Guide
 from pyro_minvae.models.distributions import normal
-from pyro_minvae.models.likelihood import Likelihood
+from pyro_minvae.models.likelihoods import Likelihood
 from pyro_minvae.models.priors import Prior
 from pyro_minvae.types import Shapes, Visual
 
@@ -47,9 +47,9 @@ class LogisticGuide(Guide):
         self.log_scale = nn.Parameter(torch.zeros(shapes.latent))
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
-        mean = self.mean(((power if heard is None else heard) + 1e-4).log() / 5)
+        mean = self.mean(((power if encoder_input is None else encoder_input) + 1e-4).log() / 5)
         return (dist.Logistic(mean, self.log_scale.exp().expand_as(mean) / 2).to_event(1),)
 
 
@@ -57,9 +57,9 @@ class LaplaceGuide(LogisticGuide):
     """The same with Laplace in place of logistic: torch knows KL(Laplace || Normal), with kinks for the quadrature."""
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
-        mean = self.mean(((power if heard is None else heard) + 1e-4).log() / 5)
+        mean = self.mean(((power if encoder_input is None else encoder_input) + 1e-4).log() / 5)
         return (dist.Laplace(mean, self.log_scale.exp().expand_as(mean) / 2).to_event(1),)
 
 
@@ -67,9 +67,9 @@ class GaussianGuide(LogisticGuide):
     """The same, Gaussian."""
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
-        mean = self.mean(((power if heard is None else heard) + 1e-4).log() / 5)
+        mean = self.mean(((power if encoder_input is None else encoder_input) + 1e-4).log() / 5)
         return (normal(mean, self.log_scale.exp().expand_as(mean) / 2),)
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from pyro_minvae.checks import importance, posterior, terms, toy
 from pyro_minvae.guides import base as guides
 from pyro_minvae.guides.mixture import MixtureGuide
-from pyro_minvae.inference import elbo
-from pyro_minvae.inference.importance import log_weights
-from pyro_minvae.models import likelihood
+from pyro_minvae.inference.svi import elbo
+from pyro_minvae.inference.svi.importance import log_weights
+from pyro_minvae.models import likelihoods
 from pyro_minvae.models.distributions import MarkovNormal, factors, normal, pick
-from pyro_minvae.models.likelihood import StudentT
+from pyro_minvae.models.likelihoods import StudentT
 from pyro_minvae.models.priors import MixturePrior, VampPrior
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual
@@ -86,7 +86,9 @@ def mean_over_latent_dimensions(patch: Patch) -> None:
 
 def half_log_variance_of_a_complex_gaussian(patch: Patch) -> None:
     """The density of a real Gaussian's amplitude in place of the complex one's power, in every column of the model."""
-    patch.setattr(likelihood, "log_power_density", lambda power, log_v: -0.5 * log_v - power * (-log_v).exp())
+    patch.setattr(
+        likelihoods, "log_power_density", lambda power, log_v: -0.5 * log_v - power * (-log_v).exp()
+    )
 
 
 def wrong_sign_of_kl(patch: Patch) -> None:
@@ -107,7 +109,7 @@ def kl_added_to_the_total(patch: Patch) -> None:
 def wrong_branch_of_the_optimum(patch: Patch) -> None:
     """q(alpha = 0) for q(alpha = 1): still a bound, but not the best."""
     right = elbo.responsibility_of
-    for place in ("pyro_minvae.inference.elbo", "pyro_minvae.checks.terms", "pyro_minvae.checks.check"):
+    for place in ("pyro_minvae.inference.svi.elbo", "pyro_minvae.checks.terms", "pyro_minvae.checks.check"):
         patch.setattr(f"{place}.responsibility_of", lambda *args: 1 - right(*args))
 
 

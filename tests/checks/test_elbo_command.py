@@ -12,7 +12,7 @@ import soundfile
 from signals import speechlike
 from small import ANY_STAGE, arguments, imported
 
-from pyro_minvae.recipe import recipe_names
+from pyro_minvae.config.load import recipe_names
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "noisy.mkv"
 Run = Callable[..., object]

@@ -8,10 +8,10 @@ from small import ANY_STAGE
 
 from pyro_minvae.checks.grid import exact
 from pyro_minvae.checks.subject import Frames, Subject, synthetic, toy, untrained
-from pyro_minvae.inference import importance
-from pyro_minvae.inference.elbo import bound_terms
-from pyro_minvae.inference.importance import iwae, log_weights
-from pyro_minvae.recipe import load_recipe
+from pyro_minvae.config.load import load_recipe
+from pyro_minvae.inference.svi import importance
+from pyro_minvae.inference.svi.elbo import bound_terms
+from pyro_minvae.inference.svi.importance import iwae, log_weights
 from pyro_minvae.types import Visual
 
 SYSTEMS = [
@@ -112,9 +112,9 @@ def test_lips_and_what_is_heard_stay_with_their_frames() -> None:
     """Pieces of one frame each, against each frame alone."""
     subject = untrained(load_recipe("moe-poe", ["stft.window=16", "stft.hop=8", "model.latent=2"]), 0)
     power, visual = synthetic(subject, 6, 0)
-    heard = power.flip(0) + 1
+    encoder_input = power.flip(0) + 1
     torch.manual_seed(3)
-    whole = iwae(subject.model, subject.guide, power, visual, 5, heard=heard, block=1)
+    whole = iwae(subject.model, subject.guide, power, visual, 5, encoder_input=encoder_input, block=1)
     torch.manual_seed(3)
     single = [
         iwae(
@@ -123,7 +123,7 @@ def test_lips_and_what_is_heard_stay_with_their_frames() -> None:
             power[n : n + 1],
             Visual(visual.features[n : n + 1], visual.valid[n : n + 1]),
             5,
-            heard=heard[n : n + 1],
+            encoder_input=encoder_input[n : n + 1],
             block=1,
         )
         for n in range(6)

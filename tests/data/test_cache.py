@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyro_minvae.config import LipCrops, Stft
+from pyro_minvae.config.schema import CropConfig, Stft
 from pyro_minvae.data import cache as module
 from pyro_minvae.data.cache import content_key, default_cache, prepare
 from pyro_minvae.errors import InputError
@@ -38,7 +38,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     compute = module.compute
 
-    def spy(job: module.Job) -> tuple[str, str | None]:
+    def spy(job: module.CacheTask) -> tuple[str, str | None]:
         seen.append(job.audio)
         return compute(job)
 
@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[list[Prepared], list[str]]]:
     def call(utterances: list[Utterance], **settings: Any) -> tuple[list[Prepared], list[str]]:
         given: dict[str, Any] = {
             "stft": Stft(),
-            "crops": LipCrops(),
+            "crops": CropConfig(),
             "cache": tmp_path / "cache",
             "workers": 1,
         }
@@ -147,7 +147,7 @@ def test_settings_enter_the_key(corpus: list[Utterance], run: Run, computed: lis
     assert len(computed) == 4
     assert found[0].waveform.shape == (800,)
     del computed[:]
-    found, _ = run(corpus, crops=LipCrops(size=32))
+    found, _ = run(corpus, crops=CropConfig(size=32))
     assert computed == [item.audio for item in corpus[:2]]
     assert found[0].lips is not None
     assert found[0].lips.crops.shape == (3, 32, 32)
@@ -156,18 +156,18 @@ def test_settings_enter_the_key(corpus: list[Utterance], run: Run, computed: lis
 def test_key_depends_on_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
     def keys() -> list[str]:
         return [
-            content_key("a", "b", 16000, LipCrops()),
-            content_key("b", "a", 16000, LipCrops()),
-            content_key("a", None, 16000, LipCrops()),
-            content_key("a", "b", 8000, LipCrops()),
-            content_key("a", "b", 16000, LipCrops(size=66)),
-            content_key("a", "b", 16000, LipCrops(face=0)),
+            content_key("a", "b", 16000, CropConfig()),
+            content_key("b", "a", 16000, CropConfig()),
+            content_key("a", None, 16000, CropConfig()),
+            content_key("a", "b", 8000, CropConfig()),
+            content_key("a", "b", 16000, CropConfig(size=66)),
+            content_key("a", "b", 16000, CropConfig(face=0)),
         ]
 
     now = keys()
     assert now == keys()
     # Without lips their settings play no part.
-    assert content_key("a", None, 16000, LipCrops(size=66)) == now[2]
+    assert content_key("a", None, 16000, CropConfig(size=66)) == now[2]
     monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
     assert len(set(now + keys())) == 12
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_minvae.config import LipCrops, Stft
+from pyro_minvae.config.schema import CropConfig, Stft
 from pyro_minvae.data.cache import prepare
 from pyro_minvae.data.corpus import open_corpus
 from pyro_minvae.errors import InputError
@@ -59,7 +59,7 @@ def test_real_grid(data_root: Path, tmp_path: Path) -> None:
     assert Counter(item.split for item in found) == {"train": 800, "val": 100}
     assert len({item.id for item in found}) == len({item.audio for item in found}) == 900
     assert {item.speaker for item in found} == {"s1"}
-    first, faults = prepare(found[:3], stft=Stft(), crops=LipCrops(), cache=tmp_path)
+    first, faults = prepare(found[:3], stft=Stft(), crops=CropConfig(), cache=tmp_path)
     assert (len(first), faults) == (3, [])
     for item in first:
         assert 2.9 < len(item.waveform) / 16000 < 3.1

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pyro_minvae.data.folder import Item, folder, pair_by_stem
+from pyro_minvae.data.folder import StemFiles, folder, pair_by_stem
 from pyro_minvae.errors import InputError
 
 Touch = Callable[..., Path]
 
 
-def names(item: Item) -> tuple[str, str, str | None]:
+def names(item: StemFiles) -> tuple[str, str, str | None]:
     return item.stem, item.audio.name, item.video and item.video.name
 
 

@@ -9,7 +9,7 @@ from tiny_training import tiny_recipe, utterances
 
 from pyro_minvae.data.loader import Batch, FrameSet, batches, frame_set, stretches
 from pyro_minvae.features.stft import frame_times
-from pyro_minvae.system import System
+from pyro_minvae.systems.system import System
 from pyro_minvae.types import Visual
 
 STFT = tiny_recipe("a-vae").stft

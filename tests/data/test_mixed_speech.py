@@ -62,13 +62,13 @@ def test_the_mixture_is_the_target_and_another_voice_at_a_level_in_the_range(
     voices = clips(4)
     clean = frame_set(voices, STFT)
     result, waveforms = heard_waveforms(monkeypatch, voices, 1, seed)
-    assert result.heard is not None
+    assert result.encoder_input is not None
     for index, (mixture, span) in enumerate(zip(waveforms, clean.spans(), strict=True)):
         part = slice(span.start, span.stop)
         # A recording is played at max|x| = 1, and what is heard is its power.
         assert np.abs(mixture).max() == pytest.approx(1, abs=1e-6)
         expected = power_of(analyse(torch.as_tensor(mixture, dtype=torch.float32), STFT))
-        torch.testing.assert_close(result.heard[part], expected)
+        torch.testing.assert_close(result.encoder_input[part], expected)
         # The target is the clean voice, scaled along with the mixture and not changed otherwise.
         squared = (result.power[part] / clean.power[part]).flatten()
         torch.testing.assert_close(squared, squared[:1].expand_as(squared), rtol=1e-4, atol=0)
@@ -107,8 +107,8 @@ def test_two_others_are_louder_than_one(monkeypatch: pytest.MonkeyPatch) -> None
         total = []
         for seed in range(10):
             result, _ = heard_waveforms(monkeypatch, voices, others, seed)
-            assert result.heard is not None
-            total.append(float((result.heard.sum() / result.power.sum()).log()))
+            assert result.encoder_input is not None
+            total.append(float((result.encoder_input.sum() / result.power.sum()).log()))
         return float(np.mean(total))
 
     assert mean_level(2) > mean_level(1) + 0.2
@@ -120,14 +120,14 @@ def test_the_seed_decides_the_mixture() -> None:
     voices = clips(4)
     frames = frame_set(voices, STFT)
     one, again, other = mix(frames, voices, 3), mix(frames, voices, 3), mix(frames, voices, 4)
-    assert one.heard is not None
-    assert again.heard is not None
-    assert other.heard is not None
-    assert torch.equal(one.heard, again.heard)
+    assert one.encoder_input is not None
+    assert again.encoder_input is not None
+    assert other.encoder_input is not None
+    assert torch.equal(one.encoder_input, again.encoder_input)
     assert torch.equal(one.power, again.power)
-    assert not torch.allclose(one.heard, other.heard)
+    assert not torch.allclose(one.encoder_input, other.encoder_input)
     # The frames that were given are as they were.
-    assert frames.heard is None
+    assert frames.encoder_input is None
     assert torch.equal(frames.power, frame_set(voices, STFT).power)
 
 
@@ -136,7 +136,7 @@ def test_no_voice_is_mixed_with_itself() -> None:
     with pytest.raises(ValueError, match="expected another utterance to mix in, got none"):
         mix(frame_set([voice], STFT), [voice])
     # Another recording of the same name is another.
-    assert mix(frame_set([voice], STFT), [clips(1)[0]]).heard is not None
+    assert mix(frame_set([voice], STFT), [clips(1)[0]]).encoder_input is not None
 
 
 def test_a_pause_of_another_voice_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +145,8 @@ def test_a_pause_of_another_voice_adds_nothing(monkeypatch: pytest.MonkeyPatch) 
     pause = voice._replace(waveform=np.zeros(200_000, np.float32))
     pause.waveform[0] = 1
     clean, result = frame_set([voice], STFT), mix(frame_set([voice], STFT), [pause])
-    assert result.heard is not None
-    torch.testing.assert_close(result.heard, clean.power)
+    assert result.encoder_input is not None
+    torch.testing.assert_close(result.encoder_input, clean.power)
     torch.testing.assert_close(result.power, clean.power)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyro_minvae.config import LipCrops, Stft
+from pyro_minvae.config.schema import CropConfig, Stft
 from pyro_minvae.data.cache import prepare
 from pyro_minvae.data.ntcd_timit import noisy, ntcd_timit
 from pyro_minvae.errors import InputError
@@ -86,7 +86,7 @@ def test_a_missing_piece_is_named_when_it_is_read(
     found = list(ntcd_timit(corpus))
     assert len(found) == 6
     with pytest.raises(InputError, match=rf"{where}: expected a readable file, found: No such file"):
-        prepare(found[:1], stft=Stft(), crops=LipCrops(), cache=tmp_path_factory.mktemp("cache"))
+        prepare(found[:1], stft=Stft(), crops=CropConfig(), cache=tmp_path_factory.mktemp("cache"))
 
 
 def test_speaker_in_two_splits(corpus: Path) -> None:
@@ -121,7 +121,7 @@ def test_lips_come_out_as_pixels(
     make_wav(tmp_path / "Clean/volunteers/01M/straightcam/si1.wav")
     make_mat(tmp_path / "matlab_raw/train/01M/si1.mat", crops)
     (item,), faults = prepare(
-        list(ntcd_timit(tmp_path)), stft=Stft(), crops=LipCrops(), cache=tmp_path / "cache"
+        list(ntcd_timit(tmp_path)), stft=Stft(), crops=CropConfig(), cache=tmp_path / "cache"
     )
     assert not faults
     assert item.lips is not None

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from signals import speechlike
 
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.mixing import White
 from pyro_minvae.evaluation.noisy_set import make_noisy_set
 from pyro_minvae.types import Utterance
@@ -39,7 +39,7 @@ def noise_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def noisy_set(tmp_path_factory: pytest.TempPathFactory, speech_folder: Path) -> list[Item]:
+def noisy_set(tmp_path_factory: pytest.TempPathFactory, speech_folder: Path) -> list[NoisyItem]:
     """One voice of 1.5 s in white noise at four SNRs (dB)."""
     utterance = Utterance("voice5", "voice5", speech_folder / "voice5.wav", None, "test")
     out = tmp_path_factory.mktemp("set")

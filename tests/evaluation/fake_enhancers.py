@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.media.crops import read_crops
+from pyro_minvae.media.crop_files import read_crops
 from pyro_minvae.types import Switches
 
 

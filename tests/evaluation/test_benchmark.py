@@ -12,17 +12,17 @@ from fake_enhancers import Deadly, Fragile, Halfway, Identity, no_such_model
 
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.benchmark import Row, evaluate, item_seed
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.metrics import HEADINGS
 from pyro_minvae.evaluation.plots import plotter
 
 
 @pytest.fixture
-def halfway(noisy_set: list[Item]) -> partial[Halfway]:
+def halfway(noisy_set: list[NoisyItem]) -> partial[Halfway]:
     return partial(Halfway, noisy_set[0].clean)
 
 
-def test_doing_nothing_gives_the_input_scores(noisy_set: list[Item]) -> None:
+def test_doing_nothing_gives_the_input_scores(noisy_set: list[NoisyItem]) -> None:
     rows = list(evaluate(noisy_set, Identity))
     assert [row.item for row in rows] == noisy_set
     for row in rows:
@@ -32,7 +32,7 @@ def test_doing_nothing_gives_the_input_scores(noisy_set: list[Item]) -> None:
         assert (row.seconds, row.acceptance, row.responsibility) == (pytest.approx(1.5), 0.4, 0.25)
 
 
-def test_less_noise_scores_better_and_streams(noisy_set: list[Item], halfway: partial[Halfway]) -> None:
+def test_less_noise_scores_better_and_streams(noisy_set: list[NoisyItem], halfway: partial[Halfway]) -> None:
     stream = evaluate(noisy_set, halfway)
     for item, row in zip(noisy_set, stream, strict=True):
         assert row.item == item
@@ -41,7 +41,7 @@ def test_less_noise_scores_better_and_streams(noisy_set: list[Item], halfway: pa
         assert all(row.output.values[name] > row.input.values[name] for name in clearer)
 
 
-def test_parallel_equals_serial(noisy_set: list[Item], halfway: partial[Halfway]) -> None:
+def test_parallel_equals_serial(noisy_set: list[NoisyItem], halfway: partial[Halfway]) -> None:
     serial = list(evaluate(noisy_set, halfway, seed=3))
     assert list(evaluate(noisy_set, halfway, seed=3, workers=2)) == serial
     # Alone or backwards, an item has the same seed and so the same scores.
@@ -49,7 +49,7 @@ def test_parallel_equals_serial(noisy_set: list[Item], halfway: partial[Halfway]
     assert list(evaluate(noisy_set[:1], halfway, seed=4)) != serial[:1]
 
 
-def test_an_item_that_fails_is_a_row_with_the_reason(noisy_set: list[Item], tmp_path: Path) -> None:
+def test_an_item_that_fails_is_a_row_with_the_reason(noisy_set: list[NoisyItem], tmp_path: Path) -> None:
     broken = tmp_path / "broken.flac"
     broken.write_text("this is no sound")
     items = [*noisy_set, noisy_set[0].model_copy(update={"mixture": broken})]
@@ -65,7 +65,7 @@ def test_an_item_that_fails_is_a_row_with_the_reason(noisy_set: list[Item], tmp_
     assert np.isnan(rows[-1].input.values["stoi"])
 
 
-def test_a_process_that_dies_costs_its_own_item_only(noisy_set: list[Item]) -> None:
+def test_a_process_that_dies_costs_its_own_item_only(noisy_set: list[NoisyItem]) -> None:
     # Which items are deadly is known from their seeds: one of them, then one that is not.
     items = sorted(noisy_set, key=lambda item: item_seed(0, item) % 2)[:: len(noisy_set) - 1]
     deadly, harmless = evaluate(items, Deadly, workers=2)
@@ -76,12 +76,12 @@ def test_a_process_that_dies_costs_its_own_item_only(noisy_set: list[Item]) -> N
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_missing_model_is_bad_input(noisy_set: list[Item], workers: int) -> None:
+def test_a_missing_model_is_bad_input(noisy_set: list[NoisyItem], workers: int) -> None:
     with pytest.raises(InputError, match="nowhere: expected a model"):
         list(evaluate(noisy_set, no_such_model, workers=workers))
 
 
-def test_lengths_and_rates_must_agree(noisy_set: list[Item], tmp_path: Path) -> None:
+def test_lengths_and_rates_must_agree(noisy_set: list[NoisyItem], tmp_path: Path) -> None:
     def row(signal: np.ndarray, rate: int) -> Row:
         soundfile.write(tmp_path / "m.wav", signal, rate)
         return next(evaluate([noisy_set[0].model_copy(update={"mixture": tmp_path / "m.wav"})], Identity))
@@ -93,13 +93,13 @@ def test_lengths_and_rates_must_agree(noisy_set: list[Item], tmp_path: Path) -> 
     assert row(np.stack([0.9 * clean, 0.7 * clean], axis=1), rate).error == ""
 
 
-def test_video_is_left_out_when_asked(noisy_set: list[Item], tmp_path: Path) -> None:
+def test_video_is_left_out_when_asked(noisy_set: list[NoisyItem], tmp_path: Path) -> None:
     item = noisy_set[0].model_copy(update={"video": tmp_path / "lips.mkv"})
     assert next(evaluate([item], Identity)).used_video
     assert not next(evaluate([item], Identity, use_video=False)).used_video
 
 
-def test_plots_are_drawn_by_the_workers(noisy_set: list[Item], tmp_path: Path) -> None:
+def test_plots_are_drawn_by_the_workers(noisy_set: list[NoisyItem], tmp_path: Path) -> None:
     inspect = plotter("2", noisy_set, out=tmp_path)
     assert len(list(evaluate(noisy_set, Identity, inspect=inspect))) == 4
     pictures = sorted(path.name for path in (tmp_path / "plots").iterdir())

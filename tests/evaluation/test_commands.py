@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from fake_enhancers import Identity
 
-from pyro_minvae.evaluation.manifest import NAME, Item, read_manifest
+from pyro_minvae.evaluation.manifest import NAME, NoisyItem, read_manifest
 from pyro_minvae.evaluation.metrics import score
 
 RunCli = Callable[..., Any]
@@ -22,8 +22,8 @@ RunCli = Callable[..., Any]
 @pytest.fixture
 def identity(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Let every model be one that does nothing; what it was asked for is noted."""
-    from pyro_minvae.config import Recipe
-    from pyro_minvae.enhancer import Enhancer
+    from pyro_minvae.config.schema import Recipe
+    from pyro_minvae.pipelines.enhancer import Enhancer
 
     asked: list[dict[str, Any]] = []
 
@@ -60,7 +60,7 @@ def test_mix_writes_a_set(run_cli: RunCli, tmp_path: Path, speech_folder: Path, 
 
 
 def test_evaluate_prints_and_writes_scores(
-    run_cli: RunCli, tmp_path: Path, noisy_set: list[Item], identity: list[dict[str, Any]]
+    run_cli: RunCli, tmp_path: Path, noisy_set: list[NoisyItem], identity: list[dict[str, Any]]
 ) -> None:
     folder, out = noisy_set[0].clean.parents[1], tmp_path / "scores"
     done = run_cli(
@@ -87,7 +87,7 @@ def test_evaluate_prints_and_writes_scores(
 
 
 def test_evaluate_names_what_it_could_not_score(
-    run_cli: RunCli, tmp_path: Path, noisy_set: list[Item], identity: list[dict[str, Any]]
+    run_cli: RunCli, tmp_path: Path, noisy_set: list[NoisyItem], identity: list[dict[str, Any]]
 ) -> None:
     good = noisy_set[0].model_dump(mode="json")
     bad = good | {"mixture": str(tmp_path / "gone.flac"), "snr_db": 7}
@@ -138,7 +138,7 @@ def test_mix_refuses_missing_speech_and_bad_folders(
 
 
 def test_bad_evaluations_are_one_line(
-    run_cli: RunCli, tmp_path: Path, noisy_set: list[Item], identity: list[dict[str, Any]]
+    run_cli: RunCli, tmp_path: Path, noisy_set: list[NoisyItem], identity: list[dict[str, Any]]
 ) -> None:
     folder = noisy_set[0].clean.parents[1]
     (tmp_path / "file").touch()

@@ -18,10 +18,10 @@ from tiny import save_tiny_model
 
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.corrupted import Corrupter
-from pyro_minvae.evaluation.manifest import NAME, Item, read_manifest
+from pyro_minvae.evaluation.manifest import NAME, NoisyItem, read_manifest
 from pyro_minvae.media.corruption import KINDS, MIXED, Corruption
-from pyro_minvae.media.crops import read_crops, read_wrong, save_lips
-from pyro_minvae.types import Lips
+from pyro_minvae.media.crop_files import read_crops, read_wrong, save_lips
+from pyro_minvae.types import MouthCrops
 
 RunCli = Callable[..., Any]
 RATE, FRAMES = 16000, 40
@@ -36,15 +36,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         soundfile.write(folder / f"{name}.wav", speechlike(RATE, 1.6, number), RATE)
         if name != "unseen":
             crops = random.integers(0, 256, (FRAMES, 16, 16), np.uint8)
-            save_lips(folder / f"{name}.npz", Lips(crops, np.arange(FRAMES) / 25, np.ones(FRAMES, bool)))
+            save_lips(
+                folder / f"{name}.npz", MouthCrops(crops, np.arange(FRAMES) / 25, np.ones(FRAMES, bool))
+            )
     return folder
 
 
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every model be `Watchful`."""
-    from pyro_minvae.config import Recipe
-    from pyro_minvae.enhancer import Enhancer
+    from pyro_minvae.config.schema import Recipe
+    from pyro_minvae.pipelines.enhancer import Enhancer
 
     def from_pretrained(name: str, **options: Any) -> Any:
         model: Any = Watchful()
@@ -55,7 +57,7 @@ def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Enhancer, "from_pretrained", from_pretrained)
 
 
-def mix(run_cli: RunCli, corpus: Path, out: Path, *more: object) -> list[Item]:
+def mix(run_cli: RunCli, corpus: Path, out: Path, *more: object) -> list[NoisyItem]:
     done = run_cli("mix", corpus, "--out", out, "--white", "--snr", 0, "--snr", 5, *more)
     assert done.exit_code == 0, done.stderr
     return read_manifest(out)
@@ -135,7 +137,7 @@ def test_evaluate_tells_how_well_trust_detects(
 
 
 def test_spoiling_twice_keeps_both_truths(corpus: Path, tmp_path: Path) -> None:
-    item = Item(id="a", noise="n", snr_db=0, mixture=Path("m"), clean=Path("c"), video=corpus / "a.npz")
+    item = NoisyItem(id="a", noise="n", snr_db=0, mixture=Path("m"), clean=Path("c"), video=corpus / "a.npz")
     donors = {name: corpus / f"{name}.npz" for name in "abc"}
     once = Corrupter(Corruption("frozen", 0.2), donors)(item, tmp_path / "once.npz")
     twice = Corrupter(Corruption("swapped", 0.2), donors, 1)(once, tmp_path / "twice.npz")
@@ -153,12 +155,12 @@ def test_a_video_that_cannot_be_read_costs_its_own_mixture_only(corpus: Path, tm
     (tmp_path / "bad.npz").write_bytes(b"nothing")
     donors = {"bad": tmp_path / "bad.npz", "a": corpus / "a.npz"}
     items = [
-        Item(id=name, noise="n", snr_db=0, mixture=Path("m"), clean=Path("c"), video=video)
+        NoisyItem(id=name, noise="n", snr_db=0, mixture=Path("m"), clean=Path("c"), video=video)
         for name, video in donors.items()
     ]
-    frozen, heard = Corrupter(Corruption("frozen"), donors), []
-    bad, good = frozen.all(items, tmp_path, heard.append)
-    assert (bad, heard) == (items[0], ["bad", "a"])
+    frozen, encoder_input = Corrupter(Corruption("frozen"), donors), []
+    bad, good = frozen.all(items, tmp_path, encoder_input.append)
+    assert (bad, encoder_input) == (items[0], ["bad", "a"])
     assert good.video != items[1].video
     # Nor is it anybody's donor.
     with pytest.raises(InputError, match="expected another clip with a face, found none for a"):

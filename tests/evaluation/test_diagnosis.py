@@ -11,10 +11,10 @@ import torch
 from signals import speechlike
 from tiny import save_tiny_model
 
-from pyro_minvae.enhancer import Enhancer
 from pyro_minvae.evaluation.diagnosis import BAD_RHAT, Diagnosis, Watched, diagnose, first_block, numbers
-from pyro_minvae.inference import mixing
-from pyro_minvae.inference.mcem import EMState
+from pyro_minvae.inference.mcem.loop import EMState
+from pyro_minvae.inference.mcmc import mixing
+from pyro_minvae.pipelines.enhancer import Enhancer
 
 RATE = 16000
 EXAMPLE = Path(__file__).parents[2] / "examples" / "noisy.mkv"

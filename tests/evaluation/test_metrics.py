@@ -10,14 +10,7 @@ from pesq import pesq as measure_pesq
 from signals import speechlike
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
-from pyro_minvae.evaluation.metrics import (
-    HEADINGS,
-    Scores,
-    UnscorableError,
-    pesq,
-    score,
-    si_sdr,
-)
+from pyro_minvae.evaluation.metrics import HEADINGS, Scores, UnscorableError, pesq, score, si_sdr
 
 RATE = 16000
 CLEAN = speechlike(RATE, 2.0, 1)

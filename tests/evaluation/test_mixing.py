@@ -12,7 +12,7 @@ from signals import speechlike
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.mixing import (
     Babble,
-    Recording,
+    RecordedNoise,
     White,
     babble,
     generator_for,
@@ -81,7 +81,7 @@ def test_segments_are_cut_or_repeated(length: int) -> None:
 
 def test_noise_files_give_different_segments(noise_file: Path) -> None:
     (noise,) = recordings(noise_file)
-    assert noise == Recording("rumble", noise_file)
+    assert noise == RecordedNoise("rumble", noise_file)
     parts = [noise.draw(1000, RATE, np.random.default_rng(seed), TARGET) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(parts[0], parts[1])
     assert (parts[0] != parts[2]).any()
@@ -92,7 +92,7 @@ def test_noise_files_give_different_segments(noise_file: Path) -> None:
 def test_silent_noise_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "nothing.wav", np.zeros(1000), RATE)
     with pytest.raises(InputError, match="found silence"):
-        Recording("nothing", tmp_path / "nothing.wav").draw(100, RATE, np.random.default_rng(0), TARGET)
+        RecordedNoise("nothing", tmp_path / "nothing.wav").draw(100, RATE, np.random.default_rng(0), TARGET)
 
 
 def test_babble_sums_six_voices_and_never_the_target(speech_folder: Path) -> None:

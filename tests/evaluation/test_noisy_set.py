@@ -12,8 +12,8 @@ import soundfile
 from signals import speechlike
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.evaluation.manifest import NAME, Item, read_manifest, write_manifest
-from pyro_minvae.evaluation.mixing import Noise, White, babble, recordings
+from pyro_minvae.evaluation.manifest import NAME, NoisyItem, read_manifest, write_manifest
+from pyro_minvae.evaluation.mixing import NoiseSource, White, babble, recordings
 from pyro_minvae.evaluation.noisy_set import make_noisy_set, select
 from pyro_minvae.types import Utterance
 
@@ -26,18 +26,18 @@ def voices(folder: Path, *numbers: int) -> list[Utterance]:
 
 
 @pytest.fixture
-def noises(noise_file: Path, speech_folder: Path) -> list[Noise]:
+def noises(noise_file: Path, speech_folder: Path) -> list[NoiseSource]:
     return [White(), *recordings(noise_file), babble(speech_folder)]
 
 
 def test_files_hold_speech_plus_noise_at_the_snr(
-    tmp_path: Path, speech_folder: Path, noises: list[Noise]
+    tmp_path: Path, speech_folder: Path, noises: list[NoiseSource]
 ) -> None:
-    heard: list[str] = []
+    encoder_input: list[str] = []
     items = make_noisy_set(
-        voices(speech_folder, 0, 1), noises, snrs_db=[-5, 2.5], out=tmp_path, advance=heard.append
+        voices(speech_folder, 0, 1), noises, snrs_db=[-5, 2.5], out=tmp_path, advance=encoder_input.append
     )
-    assert len(items) == len(heard) == 2 * 3 * 2
+    assert len(items) == len(encoder_input) == 2 * 3 * 2
     assert (tmp_path / "rumble" / "2.5dB" / "s" / "voice0.flac").is_file()
     for item in items:
         (mixture, rate), (clean, _) = soundfile.read(item.mixture), soundfile.read(item.clean)
@@ -55,14 +55,14 @@ def test_files_hold_speech_plus_noise_at_the_snr(
         np.testing.assert_allclose(mixture, item.scale * (clean + item.gain * drawn), atol=1e-6)
 
 
-def generator(item: Item) -> np.random.Generator:
+def generator(item: NoisyItem) -> np.random.Generator:
     """The random stream of an item."""
     from pyro_minvae.evaluation.mixing import generator_for
 
     return generator_for(item.seed, item.id, item.noise, item.snr_db)
 
 
-def test_sub_sets_reproduce(tmp_path: Path, speech_folder: Path, noises: list[Noise]) -> None:
+def test_sub_sets_reproduce(tmp_path: Path, speech_folder: Path, noises: list[NoiseSource]) -> None:
     whole = make_noisy_set(voices(speech_folder, 0, 1), noises, snrs_db=[-5, 0], out=tmp_path / "whole")
     part = make_noisy_set(voices(speech_folder, 1), noises[2:], snrs_db=[0], out=tmp_path / "part")
     (twin,) = [item for item in whole if (item.id, item.noise, item.snr_db) == ("s/voice1", "babble", 0)]
@@ -120,7 +120,7 @@ def test_select_by_split_list_and_number(tmp_path: Path) -> None:
         select(corpus, source=tmp_path, ids=names)
 
 
-def test_manifest_round_trip_in_a_folder_that_moves(tmp_path: Path, noisy_set: list[Item]) -> None:
+def test_manifest_round_trip_in_a_folder_that_moves(tmp_path: Path, noisy_set: list[NoisyItem]) -> None:
     folder = noisy_set[0].clean.parents[1]
     assert read_manifest(folder) == read_manifest(folder / NAME) == noisy_set
     row = json.loads((folder / NAME).read_text().splitlines()[0])
@@ -130,7 +130,7 @@ def test_manifest_round_trip_in_a_folder_that_moves(tmp_path: Path, noisy_set: l
     assert read_manifest(tmp_path / "moved")[0].mixture == tmp_path / "moved/white/-5dB/voice5.flac"
 
 
-def test_a_video_elsewhere_is_kept_absolute(tmp_path: Path, noisy_set: list[Item]) -> None:
+def test_a_video_elsewhere_is_kept_absolute(tmp_path: Path, noisy_set: list[NoisyItem]) -> None:
     (tmp_path / "set").mkdir()
     video = tmp_path / "clips" / "a.mkv"
     write_manifest(tmp_path / "set" / NAME, [noisy_set[0].model_copy(update={"video": video})])

@@ -14,14 +14,14 @@ from rich.console import Console
 from pyro_minvae import __version__
 from pyro_minvae.evaluation import report
 from pyro_minvae.evaluation.benchmark import Row
-from pyro_minvae.evaluation.manifest import Item
+from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.metrics import HEADINGS, Scores, failed
 from pyro_minvae.evaluation.summary import bootstrap, summarise
 
 
 def row(number: int, noise: str, before: float, after: float) -> Row:
     """A row whose metrics all have the same values."""
-    item = Item(id=f"u{number}", noise=noise, snr_db=-5, mixture=Path(f"m{number}"), clean=Path("c"))
+    item = NoisyItem(id=f"u{number}", noise=noise, snr_db=-5, mixture=Path(f"m{number}"), clean=Path("c"))
     scores = [Scores(dict.fromkeys(HEADINGS, value), {}) for value in (before, after)]
     return Row(item, *scores, seed=0, seconds=2.0, real_time_factor=0.5)
 

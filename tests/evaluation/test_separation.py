@@ -17,7 +17,7 @@ from pyro_minvae.evaluation import separation_report as report
 from pyro_minvae.evaluation.manifest import SeparationItem
 from pyro_minvae.evaluation.mixing import White
 from pyro_minvae.evaluation.separated import HEADINGS
-from pyro_minvae.evaluation.separation import Row, evaluate, item_seed, with_separator
+from pyro_minvae.evaluation.separation import SpeakerRow, evaluate, item_seed, with_separator
 from pyro_minvae.evaluation.separation_set import casts, make_separation_set
 from pyro_minvae.types import Utterance
 
@@ -34,12 +34,12 @@ def crowd(tmp_path_factory: pytest.TempPathFactory, speech_folder: Path) -> list
 
 
 @pytest.fixture(scope="module")
-def rows(crowd: list[SeparationItem]) -> list[Row]:
+def rows(crowd: list[SeparationItem]) -> list[SpeakerRow]:
     """What a system earns that knows the truth."""
     return list(evaluate(crowd, fake.right))
 
 
-def test_gains_are_over_the_mixture(crowd: list[SeparationItem], rows: list[Row]) -> None:
+def test_gains_are_over_the_mixture(crowd: list[SeparationItem], rows: list[SpeakerRow]) -> None:
     assert [row.item for row in rows] == crowd
     for row in rows:
         assert row.swapped is False
@@ -52,7 +52,7 @@ def test_gains_are_over_the_mixture(crowd: list[SeparationItem], rows: list[Row]
             assert new.values["sir"] - old.values["sir"] > 15
 
 
-def test_swaps_are_counted_and_not_forgiven(crowd: list[SeparationItem], rows: list[Row]) -> None:
+def test_swaps_are_counted_and_not_forgiven(crowd: list[SeparationItem], rows: list[SpeakerRow]) -> None:
     right = rows
     swapped, blind = (list(evaluate(crowd, make)) for make in (fake.swapped, fake.blind))
     assert [report.swap_rate(rows) for rows in (right, swapped)] == [0, 1]
@@ -119,8 +119,8 @@ def test_parts_of_another_length_are_named(crowd: list[SeparationItem]) -> None:
 @pytest.fixture
 def separator(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Let every model be one that does nothing; what it was asked for is noted."""
-    from pyro_minvae.config import Recipe
-    from pyro_minvae.separator import Separator
+    from pyro_minvae.config.schema import Recipe
+    from pyro_minvae.pipelines.separator import Separator
 
     asked: list[dict[str, Any]] = []
 
@@ -206,7 +206,7 @@ def test_a_real_separator_runs_from_the_command_line(
     assert "In 1 of 1 mixtures speakers without lips" in done.stdout
 
 
-def test_the_table_has_a_line_for_each_kind(rows: list[Row]) -> None:
+def test_the_table_has_a_line_for_each_kind(rows: list[SpeakerRow]) -> None:
     groups = report.summarise(rows)
     assert [(group.voices, group.level_db, group.mixtures) for group in groups] == [
         ("different", 0, 2),

@@ -19,7 +19,7 @@ from signals import speechlike
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.manifest import (
     NAME,
-    Item,
+    NoisyItem,
     SeparationItem,
     read_manifest,
     read_separation,
@@ -76,13 +76,13 @@ def test_one_speaker_without_power_is_refused() -> None:
 
 
 def test_files_add_up_to_the_last_bit(tmp_path: Path, speech_folder: Path) -> None:
-    heard: list[str] = []
+    encoder_input: list[str] = []
     pool = voices(speech_folder, *range(8))
     items = make_separation_set(
         casts(pool[:2], pool, count=3, seed=0), [White()], levels_db=[0, -5], snrs_db=[5], out=tmp_path,
-        advance=heard.append,
+        advance=encoder_input.append,
     )  # fmt: skip
-    assert len(items) == len(heard) == 4
+    assert len(items) == len(encoder_input) == 4
     assert items == read_separation(tmp_path) == read_set(tmp_path)
     for item in items:
         mixture, speakers, noise = sounds(item)
@@ -168,7 +168,9 @@ def test_the_manifest_moves_with_its_folder(tmp_path: Path, speech_folder: Path)
     assert item.speakers[0].clean.is_file()
 
 
-def test_the_kinds_of_sets_are_told_apart(tmp_path: Path, speech_folder: Path, noisy_set: list[Item]) -> None:
+def test_the_kinds_of_sets_are_told_apart(
+    tmp_path: Path, speech_folder: Path, noisy_set: list[NoisyItem]
+) -> None:
     pool = voices(speech_folder, 0, 1)
     make_separation_set(casts(pool[:1], pool, count=2, seed=0), [], levels_db=[0], out=tmp_path)
     noisy = noisy_set[0].clean.parents[1]

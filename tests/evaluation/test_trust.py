@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.evaluation.trust import Detection, detect, detector, roc_auc
-from pyro_minvae.media.crops import read_wrong, save_lips
-from pyro_minvae.types import Lips, Switches
+from pyro_minvae.evaluation.reliability import Detection, detect, detector, roc_auc
+from pyro_minvae.media.crop_files import read_wrong, save_lips
+from pyro_minvae.types import MouthCrops, Switches
 
 FRAMES = 50
 TIMES = 0.016 * np.arange(2 * FRAMES)
@@ -50,7 +50,7 @@ def spoilt(tmp_path: Path) -> Path:
     """Two seconds of lips at 25 Hz, wrong from 0.4 s to 0.8 s, no face from 1.2 s to 1.6 s."""
     times = np.arange(FRAMES) / 25
     valid, wrong = (times < 1.2) | (times >= 1.6), (times >= 0.4) & (times < 0.8)
-    save_lips(tmp_path / "a.npz", Lips(np.zeros((FRAMES, 8, 8), np.uint8), times, valid), wrong)
+    save_lips(tmp_path / "a.npz", MouthCrops(np.zeros((FRAMES, 8, 8), np.uint8), times, valid), wrong)
     return tmp_path / "a.npz"
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_detected_without_truth_or_trust(spoilt: Path, tmp_path: Path
     assert detect(sure, None) is None
     assert detect(None, spoilt) is None
     assert detect(sure._replace(trust=None), spoilt) is None
-    save_lips(tmp_path / "b.npz", Lips(np.zeros((5, 8, 8), np.uint8), np.arange(5.0), np.ones(5, bool)))
+    save_lips(tmp_path / "b.npz", MouthCrops(np.zeros((5, 8, 8), np.uint8), np.arange(5.0), np.ones(5, bool)))
     assert detect(sure, tmp_path / "b.npz") is None
     assert detect(sure, tmp_path / "camera.mkv") is None
 

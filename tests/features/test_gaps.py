@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pyro_minvae.config import LipFeatures
+from pyro_minvae.config.schema import VisualFeatureConfig
 from pyro_minvae.features.gaps import CARRY_S, carried, distance, nearest
 from pyro_minvae.features.visual import on_clock
 from pyro_minvae.types import Visual
 
-LIPS = LipFeatures(components=3, context=2)
+LIPS = VisualFeatureConfig(components=3, context=2)
 HOP_S, FRAMES = 0.016, 200
 CLOCK = HOP_S * torch.arange(FRAMES, dtype=torch.float64)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.config import Stft
+from pyro_minvae.config.schema import Stft
 from pyro_minvae.features.stft import analyse, frame_count, frame_times, power, sine_window, synthesise
 
 
@@ -74,8 +74,8 @@ def test_a_click_is_where_the_clock_says(window: int, hop: int) -> None:
     times = frame_times(spectrum.shape[0], stft)
     # Sample t is the instant (t + 1/2) / rate: the window is symmetric about the middle between two samples.
     distance = (times - 237.5 / 1000).abs()
-    heard = power(spectrum).sum(-1) > 1e-20
-    assert torch.equal(heard, distance < window / 2 / 1000)
+    encoder_input = power(spectrum).sum(-1) > 1e-20
+    assert torch.equal(encoder_input, distance < window / 2 / 1000)
     assert float(distance[power(spectrum).sum(-1).argmax()]) <= hop / 2 / 1000 + 1e-9
 
 

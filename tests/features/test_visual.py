@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.config import LipCrops, LipFeatures, Stft
+from pyro_minvae.config.schema import CropConfig, Stft, VisualFeatureConfig
 from pyro_minvae.features.stft import frame_times
 from pyro_minvae.features.visual import REACH_S, LipProjection, augment, on_clock
-from pyro_minvae.types import Lips, Visual
+from pyro_minvae.types import MouthCrops, Visual
 
-PLAIN = LipFeatures(components=2, context=0)
+PLAIN = VisualFeatureConfig(components=2, context=0)
 CLOCK = frame_times(120, Stft())  # 16 ms apart, about 1.9 s
 
 
@@ -28,7 +28,7 @@ def stamps(fps: float, seconds: float, start: float = 0.0) -> Tensor:
 
 
 def seen_at(
-    times: Tensor, lips: LipFeatures = PLAIN, *, valid: Tensor | None = None, clock: Tensor = CLOCK
+    times: Tensor, lips: VisualFeatureConfig = PLAIN, *, valid: Tensor | None = None, clock: Tensor = CLOCK
 ) -> Visual:
     if valid is None:
         valid = torch.ones(len(times), dtype=torch.bool)
@@ -55,7 +55,7 @@ def test_uneven_timestamps_are_honoured(gaps: list[float], start: float) -> None
 
 
 def test_context_looks_back_and_ahead_in_seconds() -> None:
-    lips = LipFeatures(components=2, context=2, spacing_s=0.05)
+    lips = VisualFeatureConfig(components=2, context=2, spacing_s=0.05)
     clock = CLOCK[(CLOCK > 0.3) & (CLOCK < 1.5)]
     visual = seen_at(stamps(25, 2.5), lips, clock=clock)
     assert visual.features.shape == (len(clock), lips.dimension)
@@ -82,7 +82,7 @@ def test_faceless_frames_are_bridged_and_masked() -> None:
     valid = (times < 0.6) | (times > 1.0)
     track = known(times)
     spoilt = torch.where(valid[:, None], track, torch.nan)
-    lips = LipFeatures(components=2, context=3)
+    lips = VisualFeatureConfig(components=2, context=3)
     visual = on_clock(spoilt, times, valid, CLOCK, lips)
     assert bool(torch.isfinite(visual.features).all())
     nearest = (CLOCK[:, None] - times).abs().argmin(1)
@@ -122,7 +122,7 @@ def test_an_hour_of_lips_fits_into_memory() -> None:
     assert 0.98 < float(visual.valid.double().mean()) < 1
 
 
-def mouths(count: int, *, seed: int = 0, size: int = 12) -> Lips:
+def mouths(count: int, *, seed: int = 0, size: int = 12) -> MouthCrops:
     """A mouth of random opening and width on one face, each frame shown twice: two ways of moving, little grain."""
     generator = np.random.default_rng(seed)
     opening, width = generator.uniform(1, 4, count), generator.uniform(2, 5, count)
@@ -132,17 +132,17 @@ def mouths(count: int, *, seed: int = 0, size: int = 12) -> Lips:
     crops = np.repeat(
         np.clip(crops + generator.normal(0, 1, crops.shape), 0, 255).astype(np.uint8), 2, axis=0
     )
-    return Lips(crops, np.arange(2 * count) / 50, np.ones(2 * count, bool))
+    return MouthCrops(crops, np.arange(2 * count) / 50, np.ones(2 * count, bool))
 
 
-def fitted(clips: list[Lips], components: int = 6) -> LipProjection:
+def fitted(clips: list[MouthCrops], components: int = 6) -> LipProjection:
     torch.manual_seed(0)
-    projection = LipProjection(LipCrops(size=12), LipFeatures(components=components, context=0))
+    projection = LipProjection(CropConfig(size=12), VisualFeatureConfig(components=components, context=0))
     projection.fit(clips)
     return projection
 
 
-def vectors(projection: LipProjection, lips: Lips) -> Tensor:
+def vectors(projection: LipProjection, lips: MouthCrops) -> Tensor:
     return projection(torch.as_tensor(lips.crops), torch.as_tensor(lips.valid))
 
 
@@ -167,7 +167,7 @@ def test_projection_and_back_keeps_the_variance() -> None:
     assert many.strangeness(new) < 0.1
     assert many.strangeness(new) <= float(many.limit)
     grain = np.random.default_rng(0).integers(0, 256, (80, 12, 12)).astype(np.uint8)
-    assert many.strangeness(Lips(grain, np.arange(80) / 25, np.ones(80, bool))) > float(many.limit)
+    assert many.strangeness(MouthCrops(grain, np.arange(80) / 25, np.ones(80, bool))) > float(many.limit)
 
 
 def test_lighting_and_faceless_frames_do_not_matter() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_minvae import fused
 from pyro_minvae.fused import chains, noise, speech
-from pyro_minvae.models.noise import TINY
+from pyro_minvae.models.noise.base import TINY
 
 pytestmark = pytest.mark.skipif(not fused.compiled, reason="the library was installed without a C compiler")
 

@@ -27,7 +27,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.guides.posterior import Posterior
+from pyro_minvae.guides.speech import Posterior
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.types import Visual
 
@@ -216,11 +216,13 @@ def test_component_one_is_audio_in_model_and_guide(prior: str, kind: str) -> Non
 @pytest.mark.parametrize("kind", LISTENING)
 def test_heard_is_what_encoders_of_sound_hear(kind: str) -> None:
     guide, (power, visual) = make_guide(kind), make_frames(4)
-    heard: Tensor = 3 * power + 1
-    assert_same_gaussians(guide.posteriors(power, visual, heard), guide.posteriors(heard, visual))
+    encoder_input: Tensor = 3 * power + 1
+    assert_same_gaussians(
+        guide.posteriors(power, visual, encoder_input), guide.posteriors(encoder_input, visual)
+    )
     if "amortised" in kind:
-        weight = guide.audio_weight(power, visual, heard)
-        torch.testing.assert_close(weight, guide.weight(heard, visual))
+        weight = guide.audio_weight(power, visual, encoder_input)
+        torch.testing.assert_close(weight, guide.weight(encoder_input, visual))
         assert not torch.equal(weight, guide.weight(power, visual))
 
 
@@ -242,7 +244,7 @@ class Answering(Guide):
         self.answer = answer
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
         return (self.answer,)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, Kernel, LogDensity
-from pyro_minvae.inference.kernels.hmc import Hmc
-from pyro_minvae.inference.kernels.independence import Independence
-from pyro_minvae.inference.kernels.laplace import Laplace
-from pyro_minvae.inference.kernels.mala import Mala
-from pyro_minvae.inference.kernels.metropolis import Metropolis
+from pyro_minvae.inference.mcmc.base import ChainInfo, ChainState, Kernel, LogDensity
+from pyro_minvae.inference.mcmc.hmc import Hmc
+from pyro_minvae.inference.mcmc.independence import Independence
+from pyro_minvae.inference.mcmc.laplace import Laplace
+from pyro_minvae.inference.mcmc.mala import Mala
+from pyro_minvae.inference.mcmc.metropolis import Metropolis
 
 # Kernels that leave their target invariant, for targets near `mean` and about as wide as `scale` [N, L]. Steps are
 # wide and proposals off, so that many are refused.

@@ -10,11 +10,11 @@ import torch
 from laws import make_decoder, make_likelihood, make_prior, random_parameters
 from torch import Tensor
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference import mcem as module
-from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity
-from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import Nmf
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference.mcem import loop as module
+from pyro_minvae.inference.mcmc.base import ChainInfo, ChainState, LogDensity
+from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noisy import Source
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual
 
@@ -74,9 +74,9 @@ def draw_scene(kinds: tuple[str, ...], *, snr_db: float = 0.0, seed: int = 0, fr
         sources.append(Source(model, visual, start))
     spectrum = torch.rand(BINS, generator=generator, dtype=torch.float64) + 0.05
     noise = complex_normal(spectrum.expand(frames, -1), generator)
-    heard = torch.stack(speech)
-    ratio = (heard.abs() ** 2).sum() / (noise.abs() ** 2).sum() / 10 ** (snr_db / 10)
-    return Scene(heard, noise * ratio.sqrt(), sources)
+    encoder_input = torch.stack(speech)
+    ratio = (encoder_input.abs() ** 2).sum() / (noise.abs() ** 2).sum() / 10 ** (snr_db / 10)
+    return Scene(encoder_input, noise * ratio.sqrt(), sources)
 
 
 def si_sdr(estimate: Tensor, target: Tensor) -> float:

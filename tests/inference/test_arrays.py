@@ -10,13 +10,13 @@ from laws import make_decoder
 from scenes import FRAMES, LATENT, Scene, draw_scene, settings
 from torch import Tensor
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference import chains
-from pyro_minvae.inference.chains import _Memory, chosen
-from pyro_minvae.inference.kernels.base import Target
-from pyro_minvae.inference.mcem import EMState, mcem
-from pyro_minvae.models import scratch
-from pyro_minvae.models.noise import Nmf
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference.mcem import e_step
+from pyro_minvae.inference.mcem.e_step import _Memory, chosen
+from pyro_minvae.inference.mcem.loop import EMState, mcem
+from pyro_minvae.inference.mcmc.base import Target
+from pyro_minvae.inference.ops import workspace
+from pyro_minvae.models.noise.base import Nmf
 
 KERNELS = get_args(Inference.model_fields["kernel"].annotation)
 SPEAKERS = [("visual-mixture",), ("ar1+context",), ("mixture", "visual+plain+student-t")]
@@ -45,10 +45,10 @@ def test_a_few_frames_at_a_time_are_as_good_as_all(
     """Also for draws of several chains, and filters of them."""
     scene = wide(draw_scene(kinds))
     config = settings(kernel=kernel, e_step=e_step, step_size=0.1, chains=2, iterations=3)
-    assert scratch.tiles(scene.power) == [None]
+    assert workspace.tiles(scene.power) == [None]
     whole = run(scene, config)
-    monkeypatch.setattr(scratch, "TILE", 7)
-    assert len(scratch.tiles(scene.power)) > 1
+    monkeypatch.setattr(workspace, "TILE", 7)
+    assert len(workspace.tiles(scene.power)) > 1
     for one, other in zip(whole, run(scene, config), strict=True):
         for name in ("draws", "variances", "noise", "gain"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name))
@@ -86,7 +86,7 @@ def test_watched_states_stay_as_they_are(kernel: str) -> None:
 def test_accepted_frames_are_taken_bit_by_bit(
     share: float, at_hand: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chains, "at_hand", lambda array: at_hand)
+    monkeypatch.setattr(e_step, "at_hand", lambda array: at_hand)
     new, old = torch.randn(2, 3, 10, 4, generator=torch.Generator().manual_seed(0)).unbind()
     new[0, 0, 0], old[1, 1, 1] = torch.nan, -0.0
     accepted = (torch.arange(30) % 10 < 10 * share).view(3, 10)

@@ -10,7 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.inference.elbo import bound_terms, branches, responsibility_of
+from pyro_minvae.inference.svi.elbo import bound_terms, branches, responsibility_of
 from pyro_minvae.models.distributions import normal
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual
@@ -28,7 +28,7 @@ class FixedGuide(Guide):
         self.moments, self.mixed = moments, len(moments) > 1
 
     def posteriors(
-        self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+        self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
     ) -> tuple[TorchDistribution, ...]:
         return tuple(normal(*moments) for moments in self.moments)
 
@@ -201,9 +201,9 @@ def test_posteriors_that_the_closed_form_cannot_use_are_refused() -> None:
 
     class Whole(FixedGuide):
         def posteriors(
-            self, power: Tensor, visual: Visual | None, heard: Tensor | None = None
+            self, power: Tensor, visual: Visual | None, encoder_input: Tensor | None = None
         ) -> tuple[TorchDistribution, ...]:
-            (posterior,) = super().posteriors(power, visual, heard)
+            (posterior,) = super().posteriors(power, visual, encoder_input)
             return (posterior.to_event(1),)
 
     moments = torch.zeros(COUNT, 3, dtype=torch.float64), torch.ones(COUNT, 3, dtype=torch.float64)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_minvae.inference import diagnostics
-from pyro_minvae.inference.diagnostics import (
+from pyro_minvae.inference.mcmc import diagnostics
+from pyro_minvae.inference.mcmc.diagnostics import (
     acceptance_rate,
     effective_sample_size,
     posterior_deviation,

@@ -28,7 +28,7 @@ from pyro.distributions import Bernoulli, Normal
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.inference.elbo import bound_terms, svi_loss
+from pyro_minvae.inference.svi.elbo import bound_terms, svi_loss
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual
 
@@ -45,7 +45,7 @@ def hand_written_loss(
     frames: Frames,
     weight: Tensor | None,
     noise: Tensor,
-    heard: Tensor | None = None,
+    encoder_input: Tensor | None = None,
 ) -> Tensor:
     """-sum_n sum_alpha q(alpha) [log p(alpha, z, s) - log q(alpha, z)] for z = m_alpha + scale_alpha noise.
 
@@ -53,14 +53,18 @@ def hand_written_loss(
     """
     (model, guide), (power, visual), (prior, kind, _, likelihood) = parts, frames, kinds
     total = torch.zeros((), dtype=torch.float64)
-    for alpha, (m, scale) in enumerate(posterior_moments(kind, guide, frames, heard)):
+    for alpha, (m, scale) in enumerate(posterior_moments(kind, guide, frames, encoder_input)):
         z = m + scale * noise[alpha]
         log_p = log_speech(likelihood, power, model.variance(z, visual))
         log_p = log_p + prior_factors(prior, model.prior, z, visual, guide, kind)[alpha]
         log_q = log_gaussian(z, m, scale**2)
         if not guide.mixed:
             return -(log_p - log_q).sum()
-        amortised = guide.weight(power if heard is None else heard, visual) if weight is None else weight
+        amortised = (
+            guide.weight(power if encoder_input is None else encoder_input, visual)
+            if weight is None
+            else weight
+        )
         pi, q = prior_weight(model.prior, visual), switch_weight(amortised, visual)
         p_alpha, q_alpha = (pi, q) if alpha else (1 - pi, 1 - q)
         total = total - (q_alpha * (log_p + p_alpha.log() - log_q - q_alpha.log())).sum()
@@ -180,10 +184,13 @@ def test_heard_replaces_the_input_and_not_the_target(prior: str, kind: str, like
     """Training corrupts what encoders of sound hear; the likelihood and its weight keep the clean power."""
     kinds: Kinds = (prior, kind, "plain", likelihood)
     parts, frames = make_pair(*kinds), make_frames(4)
-    weight, heard = None if "amortised" in kind else responsibilities(4), 3 * make_frames(4, seed=9).power
+    weight, encoder_input = (
+        None if "amortised" in kind else responsibilities(4),
+        3 * make_frames(4, seed=9).power,
+    )
     noise = draws_of_pyro(parts[1], (4,), 3, seed=13)
-    loss = pyro_loss(parts, frames, weight, seed=13, heard=heard)
-    by_hand = hand_written_loss(kinds, parts, frames, weight, noise, heard)
+    loss = pyro_loss(parts, frames, weight, seed=13, encoder_input=encoder_input)
+    by_hand = hand_written_loss(kinds, parts, frames, weight, noise, encoder_input)
     torch.testing.assert_close(loss, by_hand, rtol=1e-10, atol=0)
     clean = hand_written_loss(kinds, parts, frames, weight, noise)
     assert abs(float((by_hand - clean).detach())) > 1e-3

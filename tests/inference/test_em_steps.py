@@ -12,13 +12,13 @@ from scenes import Frozen, Recording, Scene, draw_scene, points, settings, use_k
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference.kernels.base import ChainInfo, ChainState, LogDensity
-from pyro_minvae.inference.mcem import EMState, mcem
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference.mcem.loop import EMState, mcem
+from pyro_minvae.inference.mcem.statistics import Statistics
+from pyro_minvae.inference.mcmc.base import ChainInfo, ChainState, LogDensity
 from pyro_minvae.models.distributions import factors
-from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import Nmf
-from pyro_minvae.models.statistics import Statistics
+from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noisy import Source
 from pyro_minvae.types import Visual
 
 TWO = ("mixture", "visual+plain+student-t")

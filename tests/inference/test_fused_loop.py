@@ -11,10 +11,10 @@ from scenes import Scene, draw_scene, settings
 from torch import Tensor
 
 from pyro_minvae import fused
-from pyro_minvae.config import Inference
-from pyro_minvae.inference.mcem import EMState, mcem
-from pyro_minvae.models.noise import Nmf
-from pyro_minvae.models.noise_chain import ChainNmf
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference.mcem.loop import EMState, mcem
+from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.gamma_chain import ChainNmf
 
 pytestmark = pytest.mark.skipif(not fused.compiled, reason="the library was installed without a C compiler")
 

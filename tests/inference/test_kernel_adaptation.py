@@ -7,8 +7,8 @@ import torch
 from chains import ADAPTIVE, autoregressive, walk
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import Target, refresh
-from pyro_minvae.inference.kernels.metropolis import Metropolis
+from pyro_minvae.inference.mcmc.base import Target, refresh
+from pyro_minvae.inference.mcmc.metropolis import Metropolis
 
 WIDTHS = torch.tensor([0.02, 0.3, 1.0, 20.0], dtype=torch.float64)
 

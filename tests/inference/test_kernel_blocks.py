@@ -18,11 +18,11 @@ from chains import (
 )
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import Kernel, LogDensity, Target
-from pyro_minvae.inference.kernels.hmc import Hmc
-from pyro_minvae.inference.kernels.laplace import Laplace
-from pyro_minvae.inference.kernels.mala import Mala
-from pyro_minvae.inference.kernels.metropolis import Metropolis
+from pyro_minvae.inference.mcmc.base import Kernel, LogDensity, Target
+from pyro_minvae.inference.mcmc.hmc import Hmc
+from pyro_minvae.inference.mcmc.laplace import Laplace
+from pyro_minvae.inference.mcmc.mala import Mala
+from pyro_minvae.inference.mcmc.metropolis import Metropolis
 
 FRAMES, LATENT = 7, 2
 SWEEPS = {"metropolis": 200, "mala": 100, "hmc": 60}

@@ -7,9 +7,9 @@ import torch
 from chains import acceptance, autoregressive, covariance_off, gaussian_of, log_gamma, walk
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import ChainState, FrameGaussian, Target
-from pyro_minvae.inference.kernels.independence import Independence
-from pyro_minvae.inference.kernels.laplace import Laplace, frame_hessians
+from pyro_minvae.inference.mcmc.base import ChainState, FrameGaussian, Target
+from pyro_minvae.inference.mcmc.independence import Independence
+from pyro_minvae.inference.mcmc.laplace import Laplace, frame_hessians
 
 FRAMES, LATENT = 3, 4
 

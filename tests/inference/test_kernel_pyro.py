@@ -12,12 +12,12 @@ from chains import autoregressive, covariance_off, gaussian_of
 from pyro.infer import MCMC
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import Target
-from pyro_minvae.inference.kernels.hmc import Hmc
-from pyro_minvae.inference.kernels.langevin import UnadjustedLangevin
-from pyro_minvae.inference.kernels.mala import Mala
-from pyro_minvae.inference.kernels.metropolis import Metropolis
-from pyro_minvae.inference.kernels.pyro_adapter import PyroKernel
+from pyro_minvae.inference.mcmc.base import Target
+from pyro_minvae.inference.mcmc.hmc import Hmc
+from pyro_minvae.inference.mcmc.langevin import UnadjustedLangevin
+from pyro_minvae.inference.mcmc.mala import Mala
+from pyro_minvae.inference.mcmc.metropolis import Metropolis
+from pyro_minvae.inference.mcmc.pyro_kernel import PyroKernel
 
 DATA = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-1.5, 4.0]], dtype=torch.float64)
 

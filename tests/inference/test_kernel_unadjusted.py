@@ -18,10 +18,10 @@ from chains import (
 )
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.adam import MapAdam
-from pyro_minvae.inference.kernels.base import Target, refresh, value_and_gradient
-from pyro_minvae.inference.kernels.langevin import UnadjustedLangevin
-from pyro_minvae.inference.kernels.mala import Mala
+from pyro_minvae.inference.mcmc.adam import MapAdam
+from pyro_minvae.inference.mcmc.base import Target, refresh, value_and_gradient
+from pyro_minvae.inference.mcmc.langevin import UnadjustedLangevin
+from pyro_minvae.inference.mcmc.mala import Mala
 
 WIDTHS = torch.tensor([[0.5, 1.0], [2.0, 4.0]], dtype=torch.float64)
 

@@ -10,14 +10,14 @@ from chains import ADAPTIVE, EXACT, acceptance, log_gamma, standard_errors, walk
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference.kernels import blocked
-from pyro_minvae.inference.kernels.adam import MapAdam
-from pyro_minvae.inference.kernels.base import ChainState, Kernel, LogDensity, Target, refresh
-from pyro_minvae.inference.kernels.hmc import Hmc
-from pyro_minvae.inference.kernels.langevin import UnadjustedLangevin
-from pyro_minvae.inference.kernels.mala import Mala
-from pyro_minvae.inference.kernels.metropolis import Metropolis
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference.mcmc import blocked
+from pyro_minvae.inference.mcmc.adam import MapAdam
+from pyro_minvae.inference.mcmc.base import ChainState, Kernel, LogDensity, Target, refresh
+from pyro_minvae.inference.mcmc.hmc import Hmc
+from pyro_minvae.inference.mcmc.langevin import UnadjustedLangevin
+from pyro_minvae.inference.mcmc.mala import Mala
+from pyro_minvae.inference.mcmc.metropolis import Metropolis
 
 MEANS = torch.tensor([[-3.0, 1.0], [0.0, 0.0], [40.0, -2.0]], dtype=torch.float64)
 SCALES = torch.tensor([[0.3, 0.6], [1.0, 1.0], [5.0, 2.0]], dtype=torch.float64)
@@ -354,10 +354,10 @@ def test_the_density_of_the_proposal_is_asked_for_last(name: str) -> None:
 def test_configuration_names_the_kernel_and_its_settings() -> None:
     from laws import make_model
 
-    from pyro_minvae.inference.kernels.independence import Independence
-    from pyro_minvae.inference.kernels.laplace import Laplace
-    from pyro_minvae.inference.samplers import make_kernel
-    from pyro_minvae.models.mixture import Source
+    from pyro_minvae.inference.mcmc.independence import Independence
+    from pyro_minvae.inference.mcmc.laplace import Laplace
+    from pyro_minvae.inference.mcmc.registry import make_kernel
+    from pyro_minvae.models.noisy import Source
 
     source = Source(make_model("standard"), None, torch.zeros(4, 3), torch.ones(4, 3))
     assert make_kernel(Inference(kernel="metropolis", step_size=0.03, warmup=7), source) == Metropolis(

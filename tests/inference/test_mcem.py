@@ -14,11 +14,11 @@ from laws import MIXED, PRIORS
 from scenes import BINS, FRAMES, LATENT, Scene, draw_scene, settings, si_sdr
 from torch import Tensor
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference.chains import Chains
-from pyro_minvae.inference.mcem import EMState, mcem
-from pyro_minvae.inference.settling import LOOK_BACK
-from pyro_minvae.inference.wiener import masks
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference.mcem.convergence import LOOK_BACK
+from pyro_minvae.inference.mcem.e_step import Chains
+from pyro_minvae.inference.mcem.loop import EMState, mcem
+from pyro_minvae.inference.mcem.wiener import masks
 
 E_STEPS = ("marginal", "mean-field")
 # Models with other decoders and with heavy tails, beside the priors.

@@ -10,19 +10,19 @@ from tiny_training import RATE, tiny_recipe, utterances
 from torch import Tensor
 
 from pyro_minvae.checks.draws import draws_for
-from pyro_minvae.checks.hearing import Hearing, in_a_mixture
+from pyro_minvae.checks.encoder_input import Hearing, in_a_mixture
 from pyro_minvae.checks.integrals import integrals
 from pyro_minvae.checks.subject import Frames, Subject, synthetic, toy
-from pyro_minvae.config import Recipe
+from pyro_minvae.config.load import load_recipe, override_recipe
+from pyro_minvae.config.schema import Recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.guides.mixture import MixtureGuide
-from pyro_minvae.guides.posterior import Posterior
-from pyro_minvae.inference import stage_data
-from pyro_minvae.inference.elbo import bound_terms
-from pyro_minvae.inference.stage_data import StageData, TrainingError
-from pyro_minvae.inference.training import EpochEvent, StageRunner, StepEvent, train
-from pyro_minvae.recipe import load_recipe, override_recipe
-from pyro_minvae.system import System
+from pyro_minvae.guides.speech import Posterior
+from pyro_minvae.inference.svi import batches
+from pyro_minvae.inference.svi.batches import StageData, TrainingError
+from pyro_minvae.inference.svi.elbo import bound_terms
+from pyro_minvae.inference.svi.trainer import EpochEvent, StageRunner, StepEvent, train
+from pyro_minvae.systems.system import System
 from pyro_minvae.types import Prepared
 
 RECIPES = ("av-separation", "av-separation-speaker", "a-separation")
@@ -93,10 +93,10 @@ def test_the_guide_hears_the_mixture_and_the_model_explains_the_voice(
     seen: list[tuple[Tensor, Tensor]] = []
     own = runner.guide.posteriors
 
-    def listen(power: Tensor, visual: Any, heard: Tensor | None = None) -> Any:
-        assert heard is not None
-        seen.append((power, heard))
-        return own(power, visual, heard)
+    def listen(power: Tensor, visual: Any, encoder_input: Tensor | None = None) -> Any:
+        assert encoder_input is not None
+        seen.append((power, encoder_input))
+        return own(power, visual, encoder_input)
 
     monkeypatch.setattr(runner.guide, "posteriors", listen)
     clean = runner.data.fit.power
@@ -104,8 +104,8 @@ def test_the_guide_hears_the_mixture_and_the_model_explains_the_voice(
         if isinstance(event, EpochEvent):
             break
     assert len(seen) > 3
-    flat = [(power.flatten(0, -2), heard.flatten(0, -2)) for power, heard in seen]
-    assert all(not torch.allclose(power, heard) for power, heard in flat)
+    flat = [(power.flatten(0, -2), encoder_input.flatten(0, -2)) for power, encoder_input in seen]
+    assert all(not torch.allclose(power, encoder_input) for power, encoder_input in flat)
     # Up to its level every target is a frame of a clean utterance, fitted or held out.
     shapes = torch.cat([clean, runner.data.held_out.power])
     shapes = shapes / shapes.norm(dim=-1, keepdim=True)
@@ -119,7 +119,7 @@ def test_an_epoch_holds_each_frame_once_and_the_next_is_mixed_anew(
     coupled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Parts of two, so that several make an epoch.
-    monkeypatch.setattr(stage_data, "MIXED_AT_ONCE", 2)
+    monkeypatch.setattr(batches, "MIXED_AT_ONCE", 2)
     recipe = small("a-separation", "training.level_db=[0, 0]")
     fit = utterances(5, video=False)
     data = data_of(recipe, fit, utterances(2, seed=9), coupled=coupled)
@@ -127,15 +127,20 @@ def test_an_epoch_holds_each_frame_once_and_the_next_is_mixed_anew(
     def epoch(seed: int) -> tuple[Tensor, Tensor]:
         found = list(data.epoch(torch.Generator().manual_seed(seed)))
         assert len(found) <= data.steps()
-        assert all(batch.heard is not None and batch.heard.shape == batch.power.shape for batch in found)
+        assert all(
+            batch.encoder_input is not None and batch.encoder_input.shape == batch.power.shape
+            for batch in found
+        )
         assert all(batch.power.shape[1] == 8 for batch in found) if coupled else True
         power = torch.cat([batch.power.flatten(0, -2) for batch in found])
-        return power, torch.cat([batch.heard.flatten(0, -2) for batch in found if batch.heard is not None])
+        return power, torch.cat(
+            [batch.encoder_input.flatten(0, -2) for batch in found if batch.encoder_input is not None]
+        )
 
-    (power, heard), (again, heard_again), (_, other) = epoch(0), epoch(0), epoch(1)
+    (power, encoder_input), (again, heard_again), (_, other) = epoch(0), epoch(0), epoch(1)
     assert torch.equal(power, again)
-    assert torch.equal(heard, heard_again)
-    assert heard.shape != other.shape or not torch.allclose(heard, other)
+    assert torch.equal(encoder_input, heard_again)
+    assert encoder_input.shape != other.shape or not torch.allclose(encoder_input, other)
     clean = data.fit.power
     if not coupled:
         assert power.shape == clean.shape
@@ -143,7 +148,7 @@ def test_an_epoch_holds_each_frame_once_and_the_next_is_mixed_anew(
     cosine = (power / power.norm(dim=-1, keepdim=True)) @ (clean / clean.norm(dim=-1, keepdim=True)).T
     assert len(set(cosine.argmax(-1).tolist())) == len(power)
     # Mixtures are louder than the voices in them, on average.
-    assert float(heard.sum()) > 1.1 * float(power.sum())
+    assert float(encoder_input.sum()) > 1.1 * float(power.sum())
 
 
 @pytest.mark.parametrize("coupled", [False, True])
@@ -156,23 +161,23 @@ def test_validation_is_mixed_once_for_all(coupled: bool) -> None:
     )
     assert len(one) == len(two) == (3 if coupled else 1)
     for a, b in zip(one, two, strict=True):
-        assert a.heard is not None
-        assert b.heard is not None
+        assert a.encoder_input is not None
+        assert b.encoder_input is not None
         # Held-out clips are mixed with each other: what is fitted has no say.
-        assert torch.equal(a.heard, b.heard)
+        assert torch.equal(a.encoder_input, b.encoder_input)
         assert torch.equal(a.power, b.power)
     other = small("a-separation", "seed=1")
     for a, b in zip(one, data_of(other, utterances(3), held_out, coupled=coupled).validation(), strict=True):
-        assert a.heard is not None
-        assert b.heard is not None
-        assert not torch.allclose(a.heard, b.heard)
+        assert a.encoder_input is not None
+        assert b.encoder_input is not None
+        assert not torch.allclose(a.encoder_input, b.encoder_input)
 
 
 def test_a_single_clip_held_out_is_mixed_with_those_to_fit() -> None:
     recipe = small("a-separation")
     (batch,) = data_of(recipe, utterances(3), utterances(1, seed=9), coupled=False).validation()
-    assert batch.heard is not None
-    assert not torch.allclose(batch.heard, batch.power)
+    assert batch.encoder_input is not None
+    assert not torch.allclose(batch.encoder_input, batch.power)
 
 
 def test_lips_stay_with_their_target() -> None:
@@ -272,14 +277,15 @@ def test_the_bounds_of_all_voices_in_a_mixture_add_up_to_a_bound() -> None:
     """sum_j of (7.9) <= sum_j log p(s_j | v_j) when both voices hear one mixture; `bound_terms` agrees on average."""
     subject = toy(small("av-separation"), 1)
     voices = [synthetic(subject, 4, seed) for seed in (1, 2)]
-    heard = voices[0].power + voices[1].power
+    encoder_input = voices[0].power + voices[1].power
     total, evidence = torch.zeros(4).double(), torch.zeros(4).double()
     for frames in voices:
-        of_one, bound, _ = gap_of(subject._replace(guide=Hearing(subject.guide, heard)), frames)
+        of_one, bound, _ = gap_of(subject._replace(guide=Hearing(subject.guide, encoder_input)), frames)
         torch.manual_seed(0)
         with torch.no_grad():
             draws = [
-                bound_terms(subject.model, subject.guide, *frames, heard=heard).total for _ in range(800)
+                bound_terms(subject.model, subject.guide, *frames, encoder_input=encoder_input).total
+                for _ in range(800)
             ]
         mean, error = torch.stack(draws).mean(0), torch.stack(draws).std(0) / 800**0.5
         assert bool(((mean - bound).abs() < 5 * error).all())

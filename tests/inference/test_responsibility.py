@@ -10,7 +10,7 @@ from laws import MIXED, MIXED_GUIDES, Frames, make_frames, make_guide, make_mode
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.inference.elbo import (
+from pyro_minvae.inference.svi.elbo import (
     bernoulli_kl,
     bound_terms,
     branches,
@@ -98,17 +98,17 @@ def test_optimal_responsibility_is_clipped() -> None:
 
 @torch.no_grad()
 def test_bound_of_a_corrupted_input_keeps_the_clean_target() -> None:
-    """`heard` reaches the audio network alone: R stays log p of the clean power at the z that it proposes."""
+    """`encoder_input` reaches the audio network alone: R stays log p of the clean power at the z that it proposes."""
     model, guide, (power, visual) = make_model("mixture"), make_guide("mixture"), make_frames(6)
-    heard, noise = 5 * power + 1, normal_draws(2, 6, 3, seed=22)
-    got = bound_terms(model, guide, power, visual, heard=heard, noise=noise)
-    mean, scale = guide.audio(heard)
+    encoder_input, noise = 5 * power + 1, normal_draws(2, 6, 3, seed=22)
+    got = bound_terms(model, guide, power, visual, encoder_input=encoder_input, noise=noise)
+    mean, scale = guide.audio(encoder_input)
     sigma = model.variance(mean + scale * noise[1], visual)
     torch.testing.assert_close(got.likelihood, -(sigma.log() + power / sigma).sum(-1))
     clean = bound_terms(model, guide, power, visual, noise=noise)
     assert torch.equal(got.likelihood_visual, clean.likelihood_visual)
     torch.manual_seed(0)
-    of_heard = optimal_responsibility(model, guide, power, visual, heard=heard)
+    of_heard = optimal_responsibility(model, guide, power, visual, encoder_input=encoder_input)
     torch.manual_seed(0)
     assert not torch.equal(of_heard, optimal_responsibility(model, guide, power, visual))
 

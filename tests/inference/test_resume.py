@@ -12,13 +12,13 @@ import torch
 from tiny_training import tiny_recipe, utterances
 from torch import Tensor
 
-import pyro_minvae.run
-from pyro_minvae.checkpoint import load_model, load_state
-from pyro_minvae.config import Recipe
+import pyro_minvae.pipelines.train_run
+from pyro_minvae.config.schema import Recipe
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.training import EpochEvent, StepEvent, train
-from pyro_minvae.run import LOG, STATE, Run, Speech
-from pyro_minvae.system import System
+from pyro_minvae.inference.svi.trainer import EpochEvent, StepEvent, train
+from pyro_minvae.pipelines.train_run import LOG, STATE, Run, Speech
+from pyro_minvae.systems.checkpoint import load_model, load_state
+from pyro_minvae.systems.system import System
 
 SYSTEMS = ("a-vae", "min-vae", "min-vae-visual-prior")
 
@@ -64,7 +64,7 @@ def test_resuming_keeps_the_patience_and_the_best_weights(monkeypatch: pytest.Mo
 
     def scripted(values: list[float]) -> None:
         left = iter(values)
-        target = "pyro_minvae.inference.training.StageRunner.validate"
+        target = "pyro_minvae.inference.svi.trainer.StageRunner.validate"
         monkeypatch.setattr(target, lambda self: {"total": next(left)})
 
     scripted(bounds)
@@ -119,7 +119,7 @@ def test_a_crash_while_an_epoch_is_stored_loses_and_doubles_nothing(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run if missing == "_write_log" else pyro_minvae.run, missing, crash)
+        patch.setattr(Run if missing == "_write_log" else pyro_minvae.pipelines.train_run, missing, crash)
         with pytest.raises(MemoryError):
             next(events)
     assert load_state(tmp_path / "cut" / STATE).epoch == 2
@@ -211,7 +211,7 @@ def test_faults_of_the_program_keep_their_traceback(tmp_path: Path, monkeypatch:
     def fault(self: object) -> None:
         raise ValueError("a mistake of ours")
 
-    monkeypatch.setattr("pyro_minvae.inference.training.StageRunner.validate", fault)
+    monkeypatch.setattr("pyro_minvae.inference.svi.trainer.StageRunner.validate", fault)
     recipe = tiny_recipe("a-vae")
     with pytest.raises(ValueError, match="a mistake of ours") as failure:
         list(Run.open(tmp_path, recipe).events(speech(recipe)))

@@ -8,12 +8,12 @@ from laws import PRIORS
 from scenes import FRAMES, LATENT, Frozen, Scene, draw_scene, settings
 from torch import Tensor
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference import mixing
-from pyro_minvae.inference.mcem import EMState, _Engine, mcem
-from pyro_minvae.inference.mixing import dispersed, first_frames, judge, last_target, mixed
-from pyro_minvae.inference.stretches import is_mean_field, stretches
-from pyro_minvae.models.mixture import Source
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference.mcem.loop import EMState, _Engine, mcem
+from pyro_minvae.inference.mcem.schedule import is_mean_field, stretches
+from pyro_minvae.inference.mcmc import mixing
+from pyro_minvae.inference.mcmc.mixing import dispersed, first_frames, judge, last_target, mixed
+from pyro_minvae.models.noisy import Source
 
 KINDS = (*PRIORS, "standard+lips", "visual+context", "standard+plain+student-t", "mixture+lips+student-t")
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from pyro_minvae.recipe import load_recipe, recipe_names
+from pyro_minvae.config.load import load_recipe, recipe_names
 
 
 @pytest.fixture(scope="module")

@@ -13,20 +13,20 @@ from test_em_steps import OBJECTIVES, TWO, Still, assert_monotone, sigma, tails
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference import mcem as module
-from pyro_minvae.inference.chains import Chains
-from pyro_minvae.inference.kernels.base import Kernel
-from pyro_minvae.inference.kernels.draws import Streams
-from pyro_minvae.inference.kernels.hmc import Hmc
-from pyro_minvae.inference.kernels.independence import Independence
-from pyro_minvae.inference.kernels.laplace import Laplace
-from pyro_minvae.inference.kernels.mala import Mala
-from pyro_minvae.inference.kernels.metropolis import Metropolis
-from pyro_minvae.inference.mcem import EMState, mcem
-from pyro_minvae.inference.targets import joint_target
-from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import stack
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference.mcem import loop as module
+from pyro_minvae.inference.mcem.e_step import Chains
+from pyro_minvae.inference.mcem.loop import EMState, mcem
+from pyro_minvae.inference.mcem.targets import joint_target
+from pyro_minvae.inference.mcmc.base import Kernel
+from pyro_minvae.inference.mcmc.draws import Streams
+from pyro_minvae.inference.mcmc.hmc import Hmc
+from pyro_minvae.inference.mcmc.independence import Independence
+from pyro_minvae.inference.mcmc.laplace import Laplace
+from pyro_minvae.inference.mcmc.mala import Mala
+from pyro_minvae.inference.mcmc.metropolis import Metropolis
+from pyro_minvae.models.noise.base import stack
+from pyro_minvae.models.noisy import Source
 from pyro_minvae.models.priors import StandardPrior
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_minvae.inference.switching.chain import forward_backward, maximise_transition, viterbi
+from pyro_minvae.inference.switching.hmm import forward_backward, maximise_transition, viterbi
 
 SIZES = [(1, 2), (2, 3), (4, 2), (5, 3), (6, 3)]
 

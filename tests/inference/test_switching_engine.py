@@ -8,13 +8,13 @@ from scenes import BINS, FRAMES, LATENT, complex_normal, vivid_model
 from switching_laws import assert_no_update_lowers, noise_of
 from torch import Tensor
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference.kernels.draws import Streams
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.config.switching import SwitchConfig
+from pyro_minvae.inference.mcmc.draws import Streams
 from pyro_minvae.inference.switching.engine import UNLED, Mode, SwitchingEngine, SwitchState
-from pyro_minvae.inference.switching.several import switching_em
-from pyro_minvae.models.mixture import Source
-from pyro_minvae.models.noise import stack
-from pyro_minvae.switch import Switch
+from pyro_minvae.inference.switching.speakers import switching_em
+from pyro_minvae.models.noise.base import stack
+from pyro_minvae.models.noisy import Source
 from pyro_minvae.types import Visual
 
 SPEAKERS = ("standard", "standard")
@@ -41,7 +41,7 @@ def made(
     return modes, (speech + noise).abs() ** 2, truth
 
 
-def engine(modes: list[Mode], power: Tensor, switch: Switch, **settings: object) -> SwitchingEngine:
+def engine(modes: list[Mode], power: Tensor, switch: SwitchConfig, **settings: object) -> SwitchingEngine:
     return SwitchingEngine(
         modes,
         noise_of(power),
@@ -56,7 +56,7 @@ def engine(modes: list[Mode], power: Tensor, switch: Switch, **settings: object)
 @pytest.mark.parametrize("kinds", [SPEAKERS, ("standard", "visual"), ("visual", "mixture", "vamp")])
 def test_no_update_lowers_the_objective(kind: str, kinds: tuple[str, ...]) -> None:
     modes, power, _ = made(kinds)
-    settings = Switch(kind=kind, temper=0.5, lead=0.0, draws=3)  # type: ignore[arg-type]
+    settings = SwitchConfig(kind=kind, temper=0.5, lead=0.0, draws=3)  # type: ignore[arg-type]
     loop = engine(modes, power, settings, gain_prior=(2.0, 1.0))
     assert_no_update_lowers(loop, rounds=8)
 
@@ -64,7 +64,7 @@ def test_no_update_lowers_the_objective(kind: str, kinds: tuple[str, ...]) -> No
 def test_the_objective_is_what_the_formula_says() -> None:
     """sum r log b - KL / tau + ... at any r(m) is below it, and at the best one it is it (derivations, eq. 9.19)."""
     modes, power, _ = made()
-    loop = engine(modes, power, Switch(temper=0.5, lead=0.0))
+    loop = engine(modes, power, SwitchConfig(temper=0.5, lead=0.0))
     with torch.no_grad():
         loop.iterate(1)
         b, chain = loop.emissions(), loop.chain
@@ -85,7 +85,7 @@ def test_the_switch_finds_who_speaks_when(seed: int) -> None:
         noise_of(power),
         power,
         config=Inference(iterations=40),
-        switch=Switch(steps=4, rate=0.1, temper=1.0),
+        switch=SwitchConfig(steps=4, rate=0.1, temper=1.0),
         generator=torch.Generator().manual_seed(1),
     )
     right = state.posterior[torch.arange(FRAMES), truth]
@@ -100,7 +100,7 @@ def test_frames_without_lips_go_to_the_mode_that_needs_none() -> None:
         noise_of(power),
         power,
         config=Inference(iterations=10),
-        switch=Switch(kind="independent", learn=False),
+        switch=SwitchConfig(kind="independent", learn=False),
         generator=torch.Generator().manual_seed(1),
     )
     visual = modes[0].source.visual
@@ -111,7 +111,7 @@ def test_frames_without_lips_go_to_the_mode_that_needs_none() -> None:
 
 def test_lips_lead_at_first() -> None:
     modes, power, _ = made(("visual", "standard"))
-    loop = engine(modes, power, Switch(lead=1.0))
+    loop = engine(modes, power, SwitchConfig(lead=1.0))
     with torch.no_grad():
         loop.fit()
         loop.choose(loop.emissions())
@@ -130,7 +130,7 @@ def test_frames_without_lips_count_less_for_the_noise_while_lips_lead(lead: floa
     assert visual is not None
     gaps = torch.arange(FRAMES) % 5 == 1
     modes[0] = modes[0]._replace(carried=gaps)
-    found, wanted = (engine(modes, power, Switch(lead=lead)) for _ in range(2))
+    found, wanted = (engine(modes, power, SwitchConfig(lead=lead)) for _ in range(2))
     torch.testing.assert_close(found.counted, torch.where(visual.valid & ~gaps, 1.0, UNLED).double())
     with torch.no_grad():
         state = found.iterate(1)
@@ -140,12 +140,12 @@ def test_frames_without_lips_count_less_for_the_noise_while_lips_lead(lead: floa
         wanted.fit_noise(wanted.counted if lead else None)
     torch.testing.assert_close(state.noise, wanted.noise.variance())
     # Without any lips all frames are alike.
-    assert (engine(modes[1:], power, Switch()).counted == 1).all()
+    assert (engine(modes[1:], power, SwitchConfig()).counted == 1).all()
 
 
 def test_company_changes_nothing() -> None:
     """A padded batch gives each recording what it gets alone."""
-    config, switch = Inference(iterations=4), Switch()
+    config, switch = Inference(iterations=4), SwitchConfig()
     alone: list[SwitchState] = []
     parts: list[tuple[list[Mode], Tensor]] = []
     for seed, count in ((0, 20), (1, 13)):
@@ -199,7 +199,7 @@ def test_models_that_the_loop_cannot_switch_are_refused(kind: str) -> None:
         noise_of(power),
         power,
         config=Inference(),
-        switch=Switch(),
+        switch=SwitchConfig(),
         generator=torch.Generator(),
     )
     with pytest.raises(ValueError, match="independent frames"):

@@ -8,12 +8,12 @@ from scenes import BINS, LATENT, complex_normal, si_sdr, vivid_model
 from switching_laws import assert_no_update_lowers, noise_of
 from torch import Tensor
 
-from pyro_minvae.config import Inference
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.config.switching import SwitchConfig
 from pyro_minvae.inference.switching.engine import Mode, SwitchingEngine
-from pyro_minvae.inference.switching.several import Beside, switching_em
-from pyro_minvae.models.mixture import Source
-from pyro_minvae.switch import Switch
-from pyro_minvae.switcher import switched_mask
+from pyro_minvae.inference.switching.speakers import ConditionedOn, switching_em
+from pyro_minvae.models.noisy import Source
+from pyro_minvae.pipelines.switching_solver import switched_mask
 
 FRAMES = 60
 
@@ -45,14 +45,14 @@ def scene(seed: int) -> tuple[list[list[Mode]], Tensor, Tensor]:
 def test_no_update_lowers_a_speakers_objective_beside_the_others() -> None:
     speakers, speech, noise = scene(0)
     power = (speech.sum(0) + noise).abs() ** 2
-    met = Beside(noise_of(power))
+    met = ConditionedOn(noise_of(power))
     met.others = (speech[1].abs() ** 2).clamp_min(1e-3)
     loop = SwitchingEngine(
         speakers[0],
         met,
         power,
         config=Inference(gain_prior=(2.0, 1.0)),
-        switch=Switch(draws=3, lead=0.0),
+        switch=SwitchConfig(draws=3, lead=0.0),
         generator=torch.Generator().manual_seed(1),
     )
     assert_no_update_lowers(loop, rounds=6)
@@ -68,7 +68,7 @@ def test_the_rest_is_the_noise_and_what_the_others_say() -> None:
         fitted,
         power,
         config=Inference(iterations=3),
-        switch=Switch(),
+        switch=SwitchConfig(),
         generator=torch.Generator().manual_seed(0),
     )
     for own, other in (states, states[::-1]):
@@ -89,7 +89,7 @@ def test_both_speakers_are_found_and_when_they_have_which_voice(seed: int) -> No
         noise_of(mixture.abs() ** 2),
         mixture.abs() ** 2,
         config=Inference(iterations=40),
-        switch=Switch(steps=2, temper=1.0),
+        switch=SwitchConfig(steps=2, temper=1.0),
         generator=torch.Generator().manual_seed(1),
     )
     late = torch.arange(FRAMES) >= FRAMES // 2
@@ -103,12 +103,12 @@ def test_both_speakers_are_found_and_when_they_have_which_voice(seed: int) -> No
 def test_nobody_is_refused() -> None:
     power = torch.ones(4, BINS)
     loop = switching_em(
-        [], noise_of(power), power, config=Inference(), switch=Switch(), generator=torch.Generator()
+        [], noise_of(power), power, config=Inference(), switch=SwitchConfig(), generator=torch.Generator()
     )
     with pytest.raises(ValueError, match="at least one speaker"):
         next(loop)
     loop = switching_em(
-        [[]], noise_of(power), power, config=Inference(), switch=Switch(), generator=torch.Generator()
+        [[]], noise_of(power), power, config=Inference(), switch=SwitchConfig(), generator=torch.Generator()
     )
     with pytest.raises(ValueError, match="at least one mode"):
         next(loop)

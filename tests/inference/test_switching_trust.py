@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from pyro_minvae.config import LipCrops, LipFeatures
+from pyro_minvae.config.schema import CropConfig, VisualFeatureConfig
 from pyro_minvae.features.visual import LipProjection
-from pyro_minvae.inference.switching.trust import (
+from pyro_minvae.inference.switching.video_reliability import (
     AGAINST,
     CUT_AT,
     CUT_FLOOR,
@@ -23,15 +23,15 @@ from pyro_minvae.inference.switching.trust import (
     STILL_NATS,
     WIDER,
     cut_evidence,
-    lip_trust,
     picture_evidence,
     right_pictures,
     sound_evidence,
+    video_reliability,
     without,
 )
-from pyro_minvae.types import Lips, Visual
+from pyro_minvae.types import MouthCrops, Visual
 
-LIPS = LipFeatures(components=6, context=2)
+LIPS = VisualFeatureConfig(components=6, context=2)
 FRAMES = 200
 
 
@@ -74,7 +74,7 @@ def test_trust_is_the_posterior_of_a_chain(seed: int, cut: bool) -> None:
     evidence = 2 * torch.randn(5, generator=generator, dtype=torch.float64)
     cuts = 3 * torch.randn(4, generator=generator, dtype=torch.float64) if cut else torch.zeros(4).double()
     seen = torch.tensor([True, True, False, True, True])
-    found = lip_trust(evidence, seen, stay=0.8, cuts=cuts if cut else None)
+    found = video_reliability(evidence, seen, stay=0.8, cuts=cuts if cut else None)
     changes = [0.2 * math.exp(c) / (0.8 + 0.2 * math.exp(c)) for c in cuts.tolist()]
     weights = torch.zeros(5, 2).double()
     for path in itertools.product((0, 1), repeat=5):
@@ -88,7 +88,7 @@ def test_trust_is_the_posterior_of_a_chain(seed: int, cut: bool) -> None:
 
 
 def test_a_single_frame_has_the_trust_of_its_picture() -> None:
-    found = lip_trust(torch.tensor([1.0]), torch.tensor([True]), stay=0.9, cuts=torch.zeros(0))
+    found = video_reliability(torch.tensor([1.0]), torch.tensor([True]), stay=0.9, cuts=torch.zeros(0))
     assert float(found) == pytest.approx(1 / (1 + math.exp(-1)))
 
 
@@ -136,7 +136,7 @@ def test_cuts_say_nothing_where_nothing_can_be_said() -> None:
     still = Visual(visual.features.clone(), visual.valid)
     still.features[:] = still.features[:1, :6].repeat(1, 5)
     assert (cut_evidence(still, LIPS, 1.0) == 0).all()
-    narrow = LipFeatures(components=6, context=1)
+    narrow = VisualFeatureConfig(components=6, context=1)
     assert (cut_evidence(moving(60, context=1), narrow, 1.0) == 0).all()
     assert cut_evidence(Visual(visual.features[:1], visual.valid[:1]), LIPS, 1.0).shape == (0,)
 
@@ -148,7 +148,7 @@ def test_a_cut_ends_what_is_doubtful() -> None:
     visual = track(torch.ones(FRAMES))
     cuts = torch.full((FRAMES - 1,), -4.0)
     cuts[[69, 139]] = 4.0
-    found = lip_trust(evidence, visual.valid, stay=0.97, cuts=cuts)
+    found = video_reliability(evidence, visual.valid, stay=0.97, cuts=cuts)
     assert (found[70:140] < 0.5).all()
     assert (found[:70] > 0.5).all()
     assert (found[140:] > 0.5).all()
@@ -163,8 +163,10 @@ def test_the_typical_square_is_that_of_training() -> None:
         400, 12, 12, generator=generator
     )
     crops = (128 + 10 * pictures).clamp(0, 255).to(torch.uint8)
-    lips = Lips(crops.numpy(), torch.arange(400).numpy() / 25, torch.ones(400, dtype=torch.bool).numpy())
-    projection = LipProjection(LipCrops(size=12), LipFeatures(components=5, context=0))
+    lips = MouthCrops(
+        crops.numpy(), torch.arange(400).numpy() / 25, torch.ones(400, dtype=torch.bool).numpy()
+    )
+    projection = LipProjection(CropConfig(size=12), VisualFeatureConfig(components=5, context=0))
     projection.fit([lips])
     vectors = projection(crops, torch.ones(400, dtype=torch.bool))
     assert projection.typical == pytest.approx(float(vectors.square().mean()), rel=0.02)

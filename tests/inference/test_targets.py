@@ -7,9 +7,9 @@ import torch
 from laws import BINS, CONTEXT, COUPLED, MODELS, make_frames, make_model, normal_draws
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import Target
-from pyro_minvae.inference.targets import joint_target, marginal_target, mean_field_target
-from pyro_minvae.inference.wiener import second_moment
+from pyro_minvae.inference.mcem.targets import joint_target, marginal_target, mean_field_target
+from pyro_minvae.inference.mcem.wiener import second_moment
+from pyro_minvae.inference.mcmc.base import Target
 from pyro_minvae.models.decoders import ContextDecoder
 from pyro_minvae.models.distributions import gradient_of
 from pyro_minvae.models.priors import Ar1Prior, StandardPrior

@@ -10,16 +10,16 @@ from tiny_family import family_recipe
 from tiny_training import utterances
 from torch import Tensor
 
-from pyro_minvae.checkpoint import load_model, save_model
-from pyro_minvae.config import Recipe
+from pyro_minvae.config.load import override_recipe, parse_recipe
+from pyro_minvae.config.schema import Recipe
 from pyro_minvae.data.loader import frame_set
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference import training
-from pyro_minvae.inference.elbo import bound_terms
-from pyro_minvae.inference.training import EpochEvent, StepEvent, train
-from pyro_minvae.recipe import override_recipe, parse_recipe
-from pyro_minvae.run import Run, Speech
-from pyro_minvae.system import System
+from pyro_minvae.inference.svi import trainer
+from pyro_minvae.inference.svi.elbo import bound_terms
+from pyro_minvae.inference.svi.trainer import EpochEvent, StepEvent, train
+from pyro_minvae.pipelines.train_run import Run, Speech
+from pyro_minvae.systems.checkpoint import load_model, save_model
+from pyro_minvae.systems.system import System
 from pyro_minvae.types import Prepared
 
 KINDS = [
@@ -106,7 +106,7 @@ def test_what_is_stored_is_what_was_trained(kinds: tuple[str, ...], tmp_path: Pa
 def test_coupled_frames_come_in_stretches(kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches [B, segment, F] within the frames of `batch`; validation takes an utterance at a time, whole."""
     shapes: dict[str, list[torch.Size]] = {"loss": [], "bound": []}
-    loss_of, bound = training.svi_loss, training.bound_terms
+    loss_of, bound = trainer.svi_loss, trainer.bound_terms
 
     def noted(name: str, function):  # type: ignore[no-untyped-def]
         def call(*args, **rest):  # type: ignore[no-untyped-def]
@@ -115,8 +115,8 @@ def test_coupled_frames_come_in_stretches(kinds: tuple[str, ...], monkeypatch: p
 
         return call
 
-    monkeypatch.setattr(training, "svi_loss", lambda *parts: noted("loss", loss_of(*parts)))
-    monkeypatch.setattr(training, "bound_terms", noted("bound", bound))
+    monkeypatch.setattr(trainer, "svi_loss", lambda *parts: noted("loss", loss_of(*parts)))
+    monkeypatch.setattr(trainer, "bound_terms", noted("bound", bound))
     recipe = family_recipe(*kinds, *defaults(kinds))
     fit, held_out = speech()
     events = list(train(System(recipe), fit, held_out))
@@ -139,7 +139,7 @@ def test_pseudo_inputs_start_at_the_average_spectrum() -> None:
     recipe = family_recipe("vamp", "product", "plain", "complex-gaussian", "training.prior_rate=0.5")
     recipe = override_recipe(recipe, ["model.prior.count=400"])
     system = System(recipe)
-    runner = training.StageRunner(system, 0, *speech(), "cpu")
+    runner = trainer.StageRunner(system, 0, *speech(), "cpu")
     groups = runner._start()
     mean = runner.data.mean_log_power(system.decoder.floor)
     torch.testing.assert_close(system.own_prior.log_power.detach().mean(0), mean, atol=0.3, rtol=0)
@@ -177,7 +177,7 @@ def test_a_stage_with_a_seeing_decoder_has_lips() -> None:
     """Neither prior nor guide look at them."""
     system, _ = trained(family_recipe("standard", "audio", "lips"))
     assert system.lips is not None
-    runner = training.StageRunner(system, 0, *speech(), "cpu")
+    runner = trainer.StageRunner(system, 0, *speech(), "cpu")
     ((_, visual, _), *_) = runner.data.epoch(torch.Generator().manual_seed(0))
     assert visual is not None
     assert bool(visual.valid.any())

@@ -11,10 +11,10 @@ import torch
 from tiny_training import tiny_recipe, utterances
 from torch import Tensor
 
-from pyro_minvae.config import Recipe
-from pyro_minvae.inference import training
-from pyro_minvae.inference.training import EpochEvent, corrupt, train
-from pyro_minvae.system import System
+from pyro_minvae.config.schema import Recipe
+from pyro_minvae.inference.svi import trainer
+from pyro_minvae.inference.svi.trainer import EpochEvent, corrupt, train
+from pyro_minvae.systems.system import System
 
 SYSTEMS = ("a-vae", "min-vae", "min-vae-visual-prior")
 
@@ -119,7 +119,7 @@ def test_early_stopping_restores_the_best_weights(monkeypatch: pytest.MonkeyPatc
     """The bound is made to peak at epoch 2; after `patience` worse epochs training ends with the weights of then."""
     recipe = tiny_recipe("a-vae", "training.stages.0.epochs=9", "training.stages.0.patience=3")
     bounds, seen = iter([1.0, 5.0, 4.0, 3.0, 4.5, 9.0]), []
-    monkeypatch.setattr(training.StageRunner, "validate", lambda self: record(self.system, bounds, seen))
+    monkeypatch.setattr(trainer.StageRunner, "validate", lambda self: record(self.system, bounds, seen))
     system, events = run(recipe)
     assert [event.terms["total"] for event in events] == [1.0, 5.0, 4.0, 3.0, 4.5]
     assert [event.best_bound for event in events] == [1.0, 5.0, 5.0, 5.0, 5.0]
@@ -157,23 +157,23 @@ def test_every_batch_has_its_own_noise_and_both_passes_hear_the_same(monkeypatch
     passes: list[tuple[str, Tensor, Tensor]] = []
 
     def spy(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def call(*args: Any, heard: Tensor | None, **rest: Any) -> Tensor:
-            if heard is not None:
-                passes.append((name, args[-2], heard))
-            return function(*args, heard=heard, **rest)
+        def call(*args: Any, encoder_input: Tensor | None, **rest: Any) -> Tensor:
+            if encoder_input is not None:
+                passes.append((name, args[-2], encoder_input))
+            return function(*args, encoder_input=encoder_input, **rest)
 
         return call
 
-    loss_of = training.svi_loss
-    monkeypatch.setattr(training, "svi_loss", lambda *parts: spy("loss", loss_of(*parts)))
-    monkeypatch.setattr(training, "optimal_responsibility", spy("q", training.optimal_responsibility))
+    loss_of = trainer.svi_loss
+    monkeypatch.setattr(trainer, "svi_loss", lambda *parts: spy("loss", loss_of(*parts)))
+    monkeypatch.setattr(trainer, "optimal_responsibility", spy("q", trainer.optimal_responsibility))
     data = utterances(6)
     list(train(System(tiny_recipe("min-vae", "training.batch=16")), data[:-2], data[-2:]))
     noises, clean = [], []
-    for (first, _, heard), (second, power, again) in zip(passes[::2], passes[1::2], strict=True):
+    for (first, _, encoder_input), (second, power, again) in zip(passes[::2], passes[1::2], strict=True):
         assert (first, second) == ("q", "loss")
-        assert torch.equal(heard, again)
-        noises.append(heard - power)
+        assert torch.equal(encoder_input, again)
+        noises.append(encoder_input - power)
         clean.append(float(power.sum()))
     assert len(noises) > 10
     # Every epoch has its own order and levels too.
@@ -189,11 +189,11 @@ def test_corruption_is_of_the_power_and_of_a_share_of_the_frames() -> None:
     torch.manual_seed(0)
     power = torch.rand(4000, 3)
     assert corrupt(power, 0.0) is None
-    heard = corrupt(power, 0.25)
-    assert heard is not None
-    hit = (heard != power).any(-1)
+    encoder_input = corrupt(power, 0.25)
+    assert encoder_input is not None
+    hit = (encoder_input != power).any(-1)
     assert abs(float(hit.double().mean()) - 0.25) < 4.5 * math.sqrt(0.25 * 0.75 / 4000)
-    added = (heard - power)[hit]
+    added = (encoder_input - power)[hit]
     assert 0 <= float(added.min()) <= float(added.max()) <= 50
     assert abs(float(added.mean()) - 25) < 4.5 * 50 / math.sqrt(12 * added.numel())
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import normal_draws
 
-from pyro_minvae.inference.wiener import masks, second_moment
+from pyro_minvae.inference.mcem.wiener import masks, second_moment
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([(), (2,)]), st.integers(0, 99))

@@ -21,20 +21,20 @@ from pyro_minvae.media.corruption import (
     bursts,
     corrupt,
 )
-from pyro_minvae.types import Lips
+from pyro_minvae.types import MouthCrops
 
 ALL = (*KINDS, MIXED)
 FLAGGED = {"dropped", "lost"}
 SHARES = (0.0, 0.1, 1 / 3, 0.5, 0.9, 1.0)
 
 
-def clip(frames: int = 75, *, seed: int = 0, rate: float = 25.0, size: int = 16) -> Lips:
+def clip(frames: int = 75, *, seed: int = 0, rate: float = 25.0, size: int = 16) -> MouthCrops:
     """Random crops: no two frames are alike."""
     crops = np.random.default_rng(seed).integers(1, 256, (frames, size, size), np.uint8)
-    return Lips(crops, 0.04 + np.arange(frames) / rate, np.ones(frames, bool))
+    return MouthCrops(crops, 0.04 + np.arange(frames) / rate, np.ones(frames, bool))
 
 
-def spoil(kind: str, share: float, *, seed: int = 0, lips: Lips | None = None) -> Corrupted:
+def spoil(kind: str, share: float, *, seed: int = 0, lips: MouthCrops | None = None) -> Corrupted:
     donor = clip(50, seed=99)
     return corrupt(
         lips or clip(), Corruption(kind, share), generator=np.random.default_rng(seed), donor=donor
@@ -219,7 +219,7 @@ def test_frames_without_a_face_stay_so() -> None:
         assert wrong.sum() == 60
         assert not spoilt.valid[20:60].any()
         assert not spoilt.crops[20:60].any()
-    nobody = Lips(np.zeros_like(lips.crops), lips.times, np.zeros(75, bool))
+    nobody = MouthCrops(np.zeros_like(lips.crops), lips.times, np.zeros(75, bool))
     for kind in ALL:
         spoilt = spoil(kind, 0.5, lips=nobody).lips
         assert not spoilt.valid.any()

@@ -13,9 +13,9 @@ from scipy.fft import dctn
 from scipy.io import savemat
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.media.crops import read_crops, save_lips
-from pyro_minvae.media.lips import read_lips
-from pyro_minvae.types import Lips
+from pyro_minvae.media.crop_files import read_crops, save_lips
+from pyro_minvae.media.mouths import read_lips
+from pyro_minvae.types import MouthCrops
 
 
 def pictures(count: int = 6, size: int = 67, seed: int = 0) -> np.ndarray:
@@ -31,7 +31,7 @@ def ntcd(path: Path, crops: np.ndarray) -> None:
 
 
 def test_npz_round_trip(tmp_path: Path) -> None:
-    lips = Lips(pictures(), 0.5 + np.arange(6) / 30, np.arange(6) % 3 > 0)
+    lips = MouthCrops(pictures(), 0.5 + np.arange(6) / 30, np.arange(6) % 3 > 0)
     save_lips(tmp_path / "a.npz", lips)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
     for one, other in zip(read_lips(tmp_path / "a.npz"), lips, strict=True):

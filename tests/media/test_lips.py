@@ -14,7 +14,7 @@ from faces import draw_face, face_pictures, write_video
 
 from pyro_minvae.errors import InputError
 from pyro_minvae.media.faces import Track, choose, find_tracks, follow, overlap
-from pyro_minvae.media.lips import cut, find_mouths, read_lips
+from pyro_minvae.media.mouths import cut, find_mouths, read_lips
 
 GREY = np.full((240, 320), 150, np.uint8)
 # Mouths of the drawn face: centre and side, in the picture of `face_pictures`.

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from faces import face_pictures, write_video
 
-from pyro_minvae.media.lips import read_lips
+from pyro_minvae.media.mouths import read_lips
 from pyro_minvae.media.sheet import MOST, save_sheet
-from pyro_minvae.types import Lips
+from pyro_minvae.types import MouthCrops
 
 Run = Callable[..., Any]
 GREY = np.full((240, 320), 150, np.uint8)
@@ -75,7 +75,7 @@ def test_a_long_video_is_thinned_out(tmp_path: Path) -> None:
     count = 10 * MOST
     save_sheet(
         tmp_path / "a.jpg",
-        Lips(np.zeros((count, 10, 10), np.uint8), np.arange(count) / 25, np.ones(count, bool)),
+        MouthCrops(np.zeros((count, 10, 10), np.uint8), np.arange(count) / 25, np.ones(count, bool)),
     )
     assert cv2.imread(str(tmp_path / "a.jpg")).shape[0] < 1000
 

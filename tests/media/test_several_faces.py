@@ -10,11 +10,11 @@ import pytest
 from faces import face_pictures, write_video
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.media.crops import save_lips
+from pyro_minvae.media.crop_files import save_lips
 from pyro_minvae.media.faces import Faces, Track, choose_several, find_tracks, joined
-from pyro_minvae.media.lips import read_faces, read_lips
+from pyro_minvae.media.mouths import read_faces, read_lips
 from pyro_minvae.media.video import read_frames
-from pyro_minvae.types import Lips
+from pyro_minvae.types import MouthCrops
 
 LEFT, MIDDLE, RIGHT = [60.0, 100.0, 60.0], [180.0, 90.0, 70.0], [300.0, 100.0, 80.0]
 GREY = np.full((120, 160), 150, np.uint8)
@@ -30,7 +30,7 @@ def detector(answers: Sequence[Sequence[Sequence[float]]]) -> Callable[[np.ndarr
     return lambda picture: np.array(next(left), float).reshape(-1, 3)
 
 
-def likeness(one: Lips, other: Lips) -> float:
+def likeness(one: MouthCrops, other: MouthCrops) -> float:
     """Mean correlation of the crops of two tracks, frame by frame."""
     pairs = zip(one.crops[one.valid & other.valid], other.crops[one.valid & other.valid], strict=True)
     return float(np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]))
@@ -146,7 +146,9 @@ def test_two_drawn_faces_give_the_lips_of_the_separate_videos(tmp_path: Path) ->
 
 
 def test_crops_hold_one_face(tmp_path: Path) -> None:
-    save_lips(tmp_path / "a.npz", Lips(np.zeros((3, 8, 8), np.uint8), np.arange(3) / 25, np.ones(3, bool)))
+    save_lips(
+        tmp_path / "a.npz", MouthCrops(np.zeros((3, 8, 8), np.uint8), np.arange(3) / 25, np.ones(3, bool))
+    )
     with pytest.raises(InputError, match=r"a\.npz: expected a video with several faces, found lip crops"):
         read_faces(tmp_path / "a.npz")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from laws import BINS, DECODERS, FEATURES, make_decoder, make_frames, make_sequences, normal_draws
 from torch import Tensor
 
-from pyro_minvae.models.decoders import ContextDecoder, LipDecoder, SpectralDecoder
+from pyro_minvae.models.decoders import ContextDecoder, SpectralDecoder, VisualDecoder
 from pyro_minvae.types import Visual
 
 
@@ -46,7 +46,7 @@ def test_variance_follows_the_formula(kind: str) -> None:
 def test_deeper_decoders_are_more_layers(kind: str) -> None:
     made = {
         "plain": lambda: SpectralDecoder(BINS, 3, (7, 6), 1e-2),
-        "lips": lambda: LipDecoder(BINS, 3, (7, 6), 1e-2, lips=FEATURES, embedding=(4,), dropout=0.0),
+        "lips": lambda: VisualDecoder(BINS, 3, (7, 6), 1e-2, lips=FEATURES, embedding=(4,), dropout=0.0),
         "context": lambda: ContextDecoder(BINS, 3, (7, 6), 1e-2, context=2),
     }
     decoder = made[kind]().double()

@@ -7,8 +7,8 @@ import torch
 from laws import DECODERS, make_decoder, make_frames, normal_draws
 from torch import Tensor, nn
 
+from pyro_minvae.inference.ops.fused_decoder import LARGEST, folded
 from pyro_minvae.models.decoders import SpectralDecoder, Variance
-from pyro_minvae.models.folded import LARGEST, folded
 
 
 def fixed(decoder: SpectralDecoder, kind: str) -> Variance:

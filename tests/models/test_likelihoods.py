@@ -12,7 +12,7 @@ from laws import DOF, MODELS, make_frames, make_model, normal_draws
 from scipy import integrate, optimize, stats
 from torch import Tensor
 
-from pyro_minvae.models.likelihood import ComplexGaussian, ComplexGaussianPower, Likelihood, StudentT
+from pyro_minvae.models.likelihoods import ComplexGaussian, ComplexGaussianPower, Likelihood, StudentT
 from pyro_minvae.models.speech import SpeechModel
 
 DOFS = (0.7, 2.0, 5.0)

@@ -11,9 +11,9 @@ from laws import BINS, COUPLED, DOF, MODELS, make_frames, make_model, make_seque
 from pyro.distributions import Gamma
 from torch import Tensor
 
-from pyro_minvae.inference.kernels.base import Target
-from pyro_minvae.inference.targets import marginal_target
-from pyro_minvae.models.mixture import Source, noisy_speech
+from pyro_minvae.inference.mcem.targets import marginal_target
+from pyro_minvae.inference.mcmc.base import Target
+from pyro_minvae.models.noisy import Source, noisy_speech
 
 COUNT, LATENT = 3, 3
 Kinds = tuple[str, str, str]

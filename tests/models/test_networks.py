@@ -7,6 +7,12 @@ import torch
 from laws import BINS, FEATURES, make_frames, make_sequences, normal_draws
 from torch import Tensor, nn
 
+from pyro_minvae.config.components import (
+    AudioEncoderConfig,
+    JointEncoderConfig,
+    ResponsibilityNetworkConfig,
+    VisualEncoderConfig,
+)
 from pyro_minvae.models.networks import (
     AudioWeight,
     GaussianNetwork,
@@ -15,7 +21,6 @@ from pyro_minvae.models.networks import (
     audio_network,
     visual_network,
 )
-from pyro_minvae.parts import AudioEncoder, JointEncoder, ResponsibilityNetwork, VisualEncoder
 from pyro_minvae.types import Visual
 
 
@@ -34,7 +39,7 @@ def test_scale_is_the_root_of_the_variance() -> None:
 
 @pytest.mark.parametrize("size", [1e3, 1e6, 1e12])
 def test_scales_stay_positive_and_finite_on_odd_frames(size: float) -> None:
-    network = visual_network(FEATURES, 3, VisualEncoder(hidden=(6,)))
+    network = visual_network(FEATURES, 3, VisualEncoderConfig(hidden=(6,)))
     with torch.no_grad():
         _, scale = network.eval()(size * normal_draws(50, FEATURES, seed=1).float())
     assert bool(torch.isfinite(scale).all())
@@ -43,7 +48,7 @@ def test_scales_stay_positive_and_finite_on_odd_frames(size: float) -> None:
 
 @pytest.mark.parametrize("kind", ["log-power", "power"])
 def test_silence_and_loud_frames_give_finite_gaussians(kind: str) -> None:
-    network = audio_network(BINS, 3, AudioEncoder(hidden=(6,), input=kind))
+    network = audio_network(BINS, 3, AudioEncoderConfig(hidden=(6,), input=kind))
     power = torch.tensor([0.0, 1e-12, 1.0, 1e6])[:, None].expand(4, BINS).clone().requires_grad_()
     mean, scale = network(power)
     (mean.sum() + scale.log().sum()).backward()
@@ -59,7 +64,7 @@ def test_log_power_of_usual_frames_is_of_order_one() -> None:
 @pytest.mark.parametrize("hidden", [(6,), (8, 6)])
 def test_dropout_only_acts_in_training(hidden: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    network = visual_network(FEATURES, 3, VisualEncoder(hidden=hidden, dropout=0.5))
+    network = visual_network(FEATURES, 3, VisualEncoderConfig(hidden=hidden, dropout=0.5))
     x = normal_draws(7, FEATURES, seed=1).float()
     network.eval()
     assert torch.equal(network(x)[0], network(x)[0])
@@ -75,7 +80,7 @@ def joint_inputs(power: Tensor, visual: Visual, *, seen: bool = True) -> Tensor:
 
 
 def test_joint_network_takes_sound_and_lips_side_by_side() -> None:
-    network = JointNetwork(BINS, FEATURES, 3, JointEncoder(hidden=(6, 4))).double()
+    network = JointNetwork(BINS, FEATURES, 3, JointEncoderConfig(hidden=(6, 4))).double()
     (power, visual), inner = make_frames(6), network.network
     for lips, seen in ((visual, True), (None, False)):
         hidden = joint_inputs(power, visual, seen=seen)
@@ -89,7 +94,7 @@ def test_joint_network_takes_sound_and_lips_side_by_side() -> None:
 
 def test_network_of_the_responsibility_is_a_sigmoid_of_both() -> None:
     network, (power, visual) = (
-        AudioWeight(BINS, FEATURES, ResponsibilityNetwork(hidden=(5,))).double(),
+        AudioWeight(BINS, FEATURES, ResponsibilityNetworkConfig(hidden=(5,))).double(),
         make_frames(6),
     )
     (layer, _), (out,) = network.trunk.layers, (network.logit,)
@@ -102,9 +107,9 @@ def test_network_of_the_responsibility_is_a_sigmoid_of_both() -> None:
 @pytest.mark.parametrize("make", [JointNetwork, AudioWeight])
 def test_networks_of_both_keep_the_axes_of_chains_and_recordings(make: type) -> None:
     if make is JointNetwork:
-        network, first = JointNetwork(BINS, FEATURES, 3, JointEncoder(hidden=(6,))).double(), 0
+        network, first = JointNetwork(BINS, FEATURES, 3, JointEncoderConfig(hidden=(6,))).double(), 0
     else:
-        network, first = AudioWeight(BINS, FEATURES, ResponsibilityNetwork(hidden=(5,))).double(), ...
+        network, first = AudioWeight(BINS, FEATURES, ResponsibilityNetworkConfig(hidden=(5,))).double(), ...
     power, visual = make_sequences(2, 4)
     whole = network(power.expand(3, -1, -1, -1), visual)
     one = network(power[1], Visual(visual.features[1], visual.valid[1]))

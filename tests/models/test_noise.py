@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf, bumps, published
-from pyro_minvae.models.statistics import Statistics
+from pyro_minvae.inference.mcem.statistics import Statistics
+from pyro_minvae.models.noise.base import Nmf, published, raised_cosine_basis
 
 BATCHES = st.sampled_from([(), (2,), (2, 3)])
 
@@ -195,7 +195,7 @@ def test_the_published_start_does_not_listen() -> None:
 
 @given(st.integers(1, 200), st.floats(1.01, 80.0))
 def test_bumps_sum_to_one(frames: int, width: float) -> None:
-    basis = bumps(frames, width)
+    basis = raised_cosine_basis(frames, width)
     assert basis.shape[1] == frames
     assert float(basis.min()) >= 0
     torch.testing.assert_close(basis.sum(0), torch.ones(frames, dtype=torch.float64))

@@ -10,10 +10,10 @@ from noise_problems import MODELS, Problem, make_model, make_problem, problems
 from pyro import poutine
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf, stack
-from pyro_minvae.models.noise_ard import ArdNmf
-from pyro_minvae.models.noise_chain import ChainNmf
-from pyro_minvae.models.statistics import Statistics
+from pyro_minvae.inference.mcem.statistics import Statistics
+from pyro_minvae.models.noise.ard import ArdNmf
+from pyro_minvae.models.noise.base import Nmf, stack
+from pyro_minvae.models.noise.gamma_chain import ChainNmf
 
 NAMES = sorted(MODELS)
 every_model = pytest.mark.parametrize("name", NAMES)

@@ -14,11 +14,11 @@ from noise_problems import make_problem
 from pyro import poutine
 from torch import Tensor
 
-from pyro_minvae.models.minimisers import minimiser, slopes
-from pyro_minvae.models.noise import Nmf, stationary
-from pyro_minvae.models.noise_ard import ArdNmf
-from pyro_minvae.models.noise_chain import ChainNmf
-from pyro_minvae.models.statistics import Statistics
+from pyro_minvae.inference.mcem.statistics import Statistics
+from pyro_minvae.inference.ops.minimisers import minimiser, slopes
+from pyro_minvae.models.noise.ard import ArdNmf
+from pyro_minvae.models.noise.base import Nmf, stationary
+from pyro_minvae.models.noise.gamma_chain import ChainNmf
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.models.noise import Nmf
-from pyro_minvae.models.quiet import quiet_frames, quiet_spectra
+from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.low_energy import low_energy_frames, low_energy_spectra
 
 
 def speech_and_noise() -> tuple[Tensor, Tensor, Tensor]:
@@ -23,19 +23,21 @@ def speech_and_noise() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_spectra_are_those_of_the_noise() -> None:
     speech, noise, power = speech_and_noise()
-    weights = quiet_frames(speech)
+    weights = low_energy_frames(speech)
     assert torch.equal(weights, torch.cat([torch.ones(10), torch.zeros(30)]))
-    spectra = quiet_spectra(power, weights, rank=5, generator=torch.Generator().manual_seed(1))
+    spectra = low_energy_spectra(power, weights, rank=5, generator=torch.Generator().manual_seed(1))
     expected = noise.mean(0) / noise.sum(1).mean()
     assert float((spectra - expected[:, None]).abs().max()) < 0.1
     # Not without the weights: the speech is in them then.
-    everywhere = quiet_spectra(power, torch.ones(40), rank=5, generator=torch.Generator().manual_seed(1))
+    everywhere = low_energy_spectra(power, torch.ones(40), rank=5, generator=torch.Generator().manual_seed(1))
     assert float(everywhere[3].min()) > 0.5
 
 
 def test_a_noise_model_starts_there() -> None:
     speech, _, power = speech_and_noise()
-    spectra = quiet_spectra(power, quiet_frames(speech), rank=3, generator=torch.Generator().manual_seed(0))
+    spectra = low_energy_spectra(
+        power, low_energy_frames(speech), rank=3, generator=torch.Generator().manual_seed(0)
+    )
     model = Nmf(power, rank=3, spectra=spectra)
     torch.testing.assert_close(model.W, spectra)
 
@@ -43,20 +45,20 @@ def test_a_noise_model_starts_there() -> None:
 @given(st.integers(1, 30), st.floats(0.01, 1.0), st.integers(0, 1000))
 def test_the_quietest_share_is_chosen(frames: int, share: float, seed: int) -> None:
     speech = torch.rand(2, frames, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    weights = quiet_frames(speech, share=share)
+    weights = low_energy_frames(speech, share=share)
     assert weights.shape == (2, frames)
     loudness = speech.sum(-1)
     for chosen, loud in zip(weights > 0, loudness, strict=True):
         assert int(chosen.sum()) == max(1, round(share * frames))
         assert float(loud[chosen].max()) <= float(loud[~chosen].min() if not chosen.all() else torch.inf)
     # The speech's scale is of no account.
-    assert torch.equal(quiet_frames(1e-6 * speech, share=share), weights)
+    assert torch.equal(low_energy_frames(1e-6 * speech, share=share), weights)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_columns_sum_to_one_and_differ(dtype: torch.dtype) -> None:
     power = torch.rand(2, 3, 12, 5, generator=torch.Generator().manual_seed(0)).to(dtype) ** 4
-    spectra = quiet_spectra(power, torch.ones(2, 3, 12, dtype=dtype), rank=4)
+    spectra = low_energy_spectra(power, torch.ones(2, 3, 12, dtype=dtype), rank=4)
     assert spectra.shape == (2, 3, 5, 4)
     assert spectra.dtype == dtype
     assert float(spectra.min()) > 0
@@ -65,9 +67,9 @@ def test_columns_sum_to_one_and_differ(dtype: torch.dtype) -> None:
 
 
 def test_silence_gives_flat_spectra() -> None:
-    weights = quiet_frames(torch.zeros(6, 4))
+    weights = low_energy_frames(torch.zeros(6, 4))
     assert torch.equal(weights, torch.ones(6))
-    spectra = quiet_spectra(torch.zeros(6, 4), weights, rank=2)
+    spectra = low_energy_spectra(torch.zeros(6, 4), weights, rank=2)
     torch.testing.assert_close(spectra, torch.full((4, 2), 0.25))
 
 
@@ -75,11 +77,11 @@ def test_bad_arguments_are_refused() -> None:
     power = torch.ones(4, 3)
     for share in (0.0, 1.5):
         with pytest.raises(ValueError, match=r"expected a share in \(0, 1\], got"):
-            quiet_frames(power, share=share)
+            low_energy_frames(power, share=share)
     with pytest.raises(ValueError, match="finite speech variance"):
-        quiet_frames(power * torch.nan)
+        low_energy_frames(power * torch.nan)
     with pytest.raises(ValueError, match=r"expected weights of shape \[4\], got \[3\]"):
-        quiet_spectra(power, torch.ones(3), rank=1)
+        low_energy_spectra(power, torch.ones(3), rank=1)
     for weights in (torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, 1.0])):
         with pytest.raises(ValueError, match="weights of at least 0"):
-            quiet_spectra(power, weights, rank=1)
+            low_energy_spectra(power, weights, rank=1)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyro_minvae.models import scratch as module
-from pyro_minvae.models.scratch import Scratch, cut, tiles
+from pyro_minvae.inference.ops import workspace as module
+from pyro_minvae.inference.ops.workspace import Workspace, cut, tiles
 
 
 def test_a_name_is_one_array_of_each_shape() -> None:
-    scratch, like = Scratch(), torch.zeros(3, 4)
-    first = scratch("a", like)
+    workspace, like = Workspace(), torch.zeros(3, 4)
+    first = workspace("a", like)
     assert first.shape == like.shape
-    assert scratch("a", like) is first
-    assert scratch("b", like) is not first
-    small = scratch("a", like, (2, 4))
+    assert workspace("a", like) is first
+    assert workspace("b", like) is not first
+    small = workspace("a", like, (2, 4))
     assert small.shape == (2, 4)
-    assert scratch("a", like) is first
-    assert scratch("a", like.double()).dtype == torch.float64
+    assert workspace("a", like) is first
+    assert workspace("a", like.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (7, 5), (8, 5), (2, 9, 5), (3, 2, 4, 5), (0, 5), (4, 0)])

@@ -25,8 +25,8 @@ from laws import (
 from scipy import stats
 from torch import Tensor
 
-from pyro_minvae.models.likelihood import ComplexGaussianPower, log_power_density
-from pyro_minvae.models.mixture import log_likelihood
+from pyro_minvae.models.likelihoods import ComplexGaussianPower, log_power_density
+from pyro_minvae.models.noisy import log_likelihood
 from pyro_minvae.types import Visual
 
 

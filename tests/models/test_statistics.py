@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_minvae.models import scratch
-from pyro_minvae.models.statistics import MixtureStatistics, Statistics
+from pyro_minvae.inference.mcem.statistics import MixtureStatistics, Statistics
+from pyro_minvae.inference.ops import workspace
 
 FRAMES, BINS, RANK = 7, 5, 3
 
@@ -42,7 +42,7 @@ def test_statistics_and_their_products(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the formula, in single precision (where passes do it) and in double, in one tile and in several."""
-    monkeypatch.setattr(scratch, "TILE", 2)
+    monkeypatch.setattr(workspace, "TILE", 2)
     shape = *batch, FRAMES, BINS
     power, noise = positive(*shape, seed=0), positive(*shape, seed=1)
     sigma = positive(2, draws, *shape, seed=2) if draws else None

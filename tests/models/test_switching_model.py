@@ -9,10 +9,10 @@ from laws import BINS, make_frames, make_model, normal_draws
 from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
-from pyro_minvae.inference.switching.chain import forward_backward
+from pyro_minvae.inference.switching.hmm import forward_backward
 from pyro_minvae.inference.switching.posterior import ModePosterior
 from pyro_minvae.models.gain import GainPrior
-from pyro_minvae.models.mixture import Source
+from pyro_minvae.models.noisy import Source
 from pyro_minvae.models.switching import switching_guide, switching_speech
 
 COUNT, LATENT = 4, 3

@@ -13,17 +13,17 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pyro_minvae.config import Inference
-from pyro_minvae.inference.kernels.draws import Randomness
-from pyro_minvae.inference.switching.chain import ChainPosterior, forward_backward, maximise_transition
+from pyro_minvae.config.schema import Inference
+from pyro_minvae.config.switching import SwitchConfig
+from pyro_minvae.inference.mcem.statistics import Statistics
+from pyro_minvae.inference.mcem.wiener import second_moment
+from pyro_minvae.inference.mcmc.draws import Randomness
+from pyro_minvae.inference.switching.hmm import ChainPosterior, forward_backward, maximise_transition
 from pyro_minvae.inference.switching.posterior import ModePosterior
-from pyro_minvae.inference.switching.trust import lip_trust
-from pyro_minvae.inference.wiener import second_moment
+from pyro_minvae.inference.switching.video_reliability import video_reliability
 from pyro_minvae.models.gain import GainPrior
-from pyro_minvae.models.mixture import Source
+from pyro_minvae.models.noisy import Source
 from pyro_minvae.models.priors import CERTAIN
-from pyro_minvae.models.statistics import Statistics
-from pyro_minvae.switch import Switch
 
 # What frames without lips of their own count for the noise while the others follow theirs.
 UNLED = 0.4
@@ -66,7 +66,7 @@ class Mode(NamedTuple):
 
 
 class Background(Protocol):
-    """What is not the speaker's: `models.noise.Noise` without its Pyro sites."""
+    """What is not the speaker's: `models.noise.base.Noise` without its Pyro sites."""
 
     def variance(self) -> Tensor:
         """[..., N, F]."""
@@ -99,7 +99,7 @@ class SwitchingEngine:
         power: Tensor,
         *,
         config: Inference,
-        switch: Switch,
+        switch: SwitchConfig,
         generator: Randomness,
         valid: Tensor | None = None,
     ) -> None:
@@ -207,7 +207,7 @@ class SwitchingEngine:
         if visual is None or not mode.needs_lips:
             return nothing.bool()
         said = nothing if mode.evidence is None else mode.evidence
-        return lip_trust(said, visual.valid, stay=self.switch.stay) > 0.5 - 1e-6
+        return video_reliability(said, visual.valid, stay=self.switch.stay) > 0.5 - 1e-6
 
     def _counted(self, modes: Sequence[Mode]) -> Tensor:
         """What each frame counts for the noise at first [..., N]: those without lips less, if others have some.

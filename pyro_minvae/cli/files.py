@@ -1,0 +1,244 @@
+"""Enhancement of files: which outputs belong to which inputs, and one recording from file to file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pyro_minvae.data.folder import pair_by_stem
+from pyro_minvae.errors import InputError
+from pyro_minvae.evaluation.page import Reporter, check_report
+from pyro_minvae.evaluation.switches import check_switches, write_switches
+from pyro_minvae.inference.mcem.loop import EMState
+from pyro_minvae.media.audio import (
+    WRITABLE,
+    Audio,
+    check_suffix,
+    coded_for,
+    is_audio,
+    is_crops,
+    is_video,
+    quantise,
+    read_audio,
+    write_audio,
+)
+from pyro_minvae.media.files import check_writable, make_folder
+from pyro_minvae.pipelines.enhancer import Enhanced, Enhancer
+from pyro_minvae.pipelines.recording import Recording, checked
+
+# What is added to the stems of results beside their input.
+ENHANCED, NOISE = "-enhanced", "-noise"
+
+
+class Done(NamedTuple):
+    """A finished job: the figures and what the user should know."""
+
+    result: Enhanced
+    warnings: list[str]
+
+
+class Opened(NamedTuple):
+    """What a job has read: the sound as it will be coded, and what the enhancer takes."""
+
+    audio: Audio
+    recording: Recording
+
+
+class EnhancementJob(NamedTuple):
+    """One recording: sound from `audio`, lips from `video` (or None), results to `out` and `noise_out` (or None).
+
+    `report` is where a diagnosis of the enhancement goes, `switches` a table of the modes over time, if at all.
+    """
+
+    audio: Path
+    video: Path | None
+    out: Path
+    noise_out: Path | None
+    report: Path | None = None
+    switches: Path | None = None
+
+    def run(
+        self, enhancer: Enhancer, *, seed: int = 0, watch: Callable[[EMState], None] | None = None
+    ) -> Done:
+        """Read, enhance, write. Speech and noise are rounded so that the files sum to the mixture.
+
+        Raises:
+            InputError: if a file cannot be read or written.
+        """
+        return self.finish(enhancer, self.open(enhancer, seed), watch=watch)
+
+    def open(self, enhancer: Enhancer, seed: int = 0) -> Opened:
+        """Read the sound and the lips, and check both.
+
+        Raises:
+            InputError: if a file cannot be read, or is nothing to enhance.
+        """
+        audio = coded_for(self.out, read_audio(self.audio))
+        checked(audio.waveform, audio.rate)
+        # Where no lips can help the video is left alone; it says why.
+        video = enhancer.lips(self.video) or self.video
+        return Opened(audio, Recording(audio.waveform, audio.rate, video, seed))
+
+    def finish(
+        self,
+        enhancer: Enhancer,
+        opened: Opened,
+        result: Enhanced | None = None,
+        *,
+        watch: Callable[[EMState], None] | None = None,
+    ) -> Done:
+        """Enhance, unless the result is there, and write.
+
+        Raises:
+            InputError: if a file cannot be written.
+        """
+        audio, recording = opened
+        reporter = None
+        if self.report is not None and result is None:
+            reporter = Reporter(self.report, enhancer, recording.video, watch=watch, title=self.audio.name)
+            watch = reporter.watch
+        if result is None:
+            (result,) = enhancer.many([recording], watch=watch)
+        notes = self._notes(enhancer, result)
+        files = [(self.out, result.speech)]
+        if self.noise_out is not None:
+            mixture, speech = (quantise(part, audio.subtype) for part in (audio.waveform, result.speech))
+            files.append((self.noise_out, mixture - speech))
+        for path, waveform in files:
+            clipped = write_audio(path, audio._replace(waveform=waveform))
+            if clipped:
+                notes.append(f"{path}: {clipped} samples clipped")
+        if self.switches is not None:
+            if result.switches is None:
+                notes.append(
+                    f"{self.switches}: not written, because the model has no modes to switch between"
+                )
+            else:
+                write_switches(self.switches, result.switches)
+        if reporter is not None:
+            # Last, so that whatever may go wrong with it costs no result.
+            reporter.write(audio, result, recording.seed)
+        return Done(result, notes)
+
+    def _notes(self, enhancer: Enhancer, result: Enhanced) -> list[str]:
+        """Why lips that might have helped did not; a model without a visual network has nothing to miss."""
+        if result.used_video or (self.video is None and enhancer.trained.lips is None):
+            return []
+        return [f"{self.video or self.audio}: {result.without_video}, enhancing from the sound alone"]
+
+
+def plan(
+    inputs: Sequence[Path],
+    *,
+    video: Path | None = None,
+    out: Path | None = None,
+    noise_out: Path | None = None,
+    report: Path | None = None,
+    switches: Path | None = None,
+) -> list[EnhancementJob]:
+    """Pair sounds with lips and with outputs, and check that every output can be written before any work.
+
+    Raises:
+        InputError: for a missing input, an empty folder, `video` with several inputs, outputs that collide with
+            each other or with an input, a suffix that cannot be written, or a folder that cannot be written to.
+    """
+    pairs: list[tuple[Path, Path | None]] = []
+    for path in inputs:
+        pairs += _expand(path, with_results=out is not None)
+    if video is not None:
+        if len(pairs) != 1:
+            raise InputError(f"--video {video}: expected a single INPUT with it, found {len(pairs)}")
+        if not os.path.exists(video):
+            raise InputError(f"{video}: expected a video or lip crops, found no such file")
+        pairs = [(pairs[0][0], video)]
+    single = len(pairs) == 1 and not os.path.isdir(inputs[0])
+    for target in (out, noise_out, report, switches):
+        if target is not None and not single:
+            make_folder(target, "a folder for the results")
+    jobs = [
+        EnhancementJob(
+            audio,
+            lips,
+            _output(audio, out, single, ENHANCED),
+            None if noise_out is None else _output(audio, noise_out, single, NOISE),
+            None if report is None else _beside(audio, report, single, ".html"),
+            None if switches is None else _beside(audio, switches, single, ".csv"),
+        )
+        for audio, lips in pairs
+    ]
+    _check(jobs)
+    return jobs
+
+
+def _expand(path: Path, *, with_results: bool) -> list[tuple[Path, Path | None]]:
+    """An INPUT's recordings: a folder holds one item per stem, a file is one item.
+
+    `with_results` keeps what an earlier run seems to have written into the folder: `a-enhanced` or `a-noise` beside
+    an `a`.
+    """
+    # The functions of os.path answer no to a name that is too long, where those of Path raise.
+    if os.path.isdir(path):
+        files = sorted(p for p in path.iterdir() if _known(p))
+        stems = {p.stem for p in files}
+        if not with_results:
+            files = [p for p in files if _origin(p.stem) not in stems]
+        items = [i for i in pair_by_stem(files) if i.audio is not None]
+        if not items:
+            raise InputError(f"{path}: expected a folder with audio or video files, found none")
+        return [(item.audio, item.video) for item in items]
+    if not os.path.exists(path):
+        raise InputError(f"{path}: expected an audio or video file, found no such file")
+    return [(path, path if is_video(path) else None)]
+
+
+def _origin(stem: str) -> str | None:
+    """The stem of the recording that a result of this stem would come from; None if it is no result's."""
+    return next((stem.removesuffix(end) for end in (ENHANCED, NOISE) if stem.endswith(end)), None)
+
+
+def _known(path: Path) -> bool:
+    return path.is_file() and (is_audio(path) or is_video(path) or is_crops(path))
+
+
+def _output(audio: Path, target: Path | None, single: bool, what: str) -> Path:
+    """Where a result goes: the named file, `STEM.SUFFIX` in the named folder, or beside the input.
+
+    Beside the input, `what` is added to the stem. The suffix is the input's, or `.wav` where that kind of file (a
+    video, an MP3) cannot be written.
+    """
+    suffix = audio.suffix if audio.suffix.lower() in WRITABLE else ".wav"
+    if target is None:
+        return audio.with_name(f"{audio.stem}{what}{suffix}")
+    if single and not os.path.isdir(target):
+        return target
+    return target / f"{audio.stem}{suffix}"
+
+
+def _beside(audio: Path, target: Path, single: bool, suffix: str) -> Path:
+    """Where a report or a table goes: the named file, or `STEM.SUFFIX` in the named folder."""
+    return target if single and not os.path.isdir(target) else target / f"{audio.stem}{suffix}"
+
+
+def _check(jobs: Sequence[EnhancementJob]) -> None:
+    taken: dict[str, Path] = {}
+    # Unlike Path.resolve, realpath gives an answer for links that go round in circles too.
+    inputs = {os.path.realpath(p) for job in jobs for p in (job.audio, job.video) if p is not None}
+    for job in jobs:
+        for path in (job.out, job.noise_out, job.report, job.switches):
+            if path is None:
+                continue
+            real = os.path.realpath(path)
+            if real in inputs:
+                raise InputError(f"{path}: expected an output apart from the inputs, found an input")
+            if real in taken:
+                raise InputError(f"{path}: expected one output per input, found two ({taken[real]} too)")
+            taken[real] = job.audio
+            check_writable(path)
+            if path == job.report:
+                check_report(path)
+            elif path == job.switches:
+                check_switches(path)
+            else:
+                check_suffix(path)
