@@ -209,7 +209,7 @@ def test_lips_that_the_sound_contradicts_are_left_out(system: Path, monkeypatch:
     # Little is said in two iterations: enough to show whether it is this.
     (mild,) = loop.second_look(states, speakers, looks)
     assert mild.visual is looks[0].visual
-    torch.testing.assert_close(mild.encoder_input, wanted)
+    torch.testing.assert_close(mild.heard_evidence, wanted)
     said = torch.full((60,), 0.25)
     said[20:45] = -0.5
     monkeypatch.setattr(
@@ -226,8 +226,8 @@ def test_lips_that_the_sound_contradicts_are_left_out(system: Path, monkeypatch:
         lambda other, right: torch.full((60,), 0.1),
     )
     (third,) = loop.second_look(states, loop.modes(piece, [second]), [second])
-    assert third.encoder_input is not None
-    torch.testing.assert_close(third.encoder_input, torch.where(second.visual.valid, 0.1, said))
+    assert third.heard_evidence is not None
+    torch.testing.assert_close(third.heard_evidence, torch.where(second.visual.valid, 0.1, said))
 
 
 @pytest.mark.parametrize(("lead", "trial"), [(0.5, 2), (0.7, 2), (1.0, 4)])
