@@ -136,6 +136,9 @@ class Inference(Section):
     "prior", the prior's mean (the lips for visual priors).
     `lips` = "auto" leaves out lips that move unlike any in training: guidance from a face that the networks cannot
     read is worse than none.
+    `mix` is the share of the estimate in what is given out, the rest being the recording: 1 the estimate alone, 0 the
+    recording; "auto" keeps the more of the recording the cleaner it is (`pipelines.remix`). With `attenuation_db` the
+    noise is lowered by that much at most (dB). Both are for one speaker: separated voices are given out as they are.
     `tolerance` > 0 stops early, E-steps of either kind by themselves, once the objective gains less than that share of
     its total gain in five iterations.
     Recordings longer than `block_s` are cut into blocks that overlap by `overlap_s` (s). Up to `batch` blocks, of one
@@ -161,6 +164,8 @@ class Inference(Section):
     gain_prior: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1.0, 0.0)
     start: Literal["guide", "audio", "prior"] = "guide"
     lips: Literal["auto", "always", "never"] = "auto"
+    mix: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = "auto"
+    attenuation_db: float | None = Field(None, ge=0)
     tolerance: float = Field(0.0, ge=0)
     block_s: float = Field(20.0, gt=0)
     overlap_s: float = Field(1.0, ge=0)

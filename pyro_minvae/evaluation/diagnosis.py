@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pyro_minvae.features.stft import analyse, frame_count
 from pyro_minvae.features.stft import power as power_of
@@ -116,7 +117,8 @@ def diagnose(
     if state is not None:
         # A block's last frames reach past its end, where the loop saw zeros.
         count = min(count, first_block(mixture.shape[-1], enhancer))
-        power, visual = powers[0][:count], None
+        # The bins that hold sound.
+        power, visual = powers[0][:count, : state.noise.shape[-1]], None
     if isinstance(state, SwitchState):
         deviation = switched_deviation(state, count, power)
     elif state is not None:
@@ -124,6 +126,7 @@ def diagnose(
             visual = Visual(*(part[:count] for part in enhancer.visual(lips, len(powers[0]))))
         source, config = enhancer.source(power, visual), enhancer.recipe.inference
         mixing, deviation = judge(source, first_frames(state, count), power, config, seed)
+    deviation = pad(deviation, (0, stft.bins - deviation.shape[-1]))
     shown = None if lips is None else lips.times <= result.times[count - 1]
     maps = [part[:count].cpu().numpy() for part in (*powers, deviation)]
     return Diagnosis(

@@ -5,6 +5,7 @@ To write a new one, subclass `SpectralDecoder` and answer `inputs`, or replace `
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -91,6 +92,20 @@ class SpectralDecoder(nn.Module):
         least = math.log(self.floor)
         return least + functional.softplus(self.output(self.trunk(self.inputs(z, visual))) - least)
 
+    def banded(self, bins: int) -> SpectralDecoder:
+        """The decoder of the first `bins` alone, with the same weights: the others are summed out of p(s | z).
+
+        (derivations, eq. 6.47)
+        """
+        if type(self).variance is not SpectralDecoder.variance:
+            return _Banded(self, bins)
+        part = copy.copy(self)
+        part._modules = dict(self._modules)
+        part.output = nn.Linear(self.output.in_features, bins, device="meta")
+        part.output.weight = nn.Parameter(self.output.weight[:bins].detach(), requires_grad=False)
+        part.output.bias = nn.Parameter(self.output.bias[:bins].detach(), requires_grad=False)
+        return part
+
     def given(self, visual: Visual | None) -> Variance:
         """sigma(., v) at given lips, a function of z alone: what depends on the lips only is computed once."""
         if type(self).variance is not SpectralDecoder.variance:
@@ -109,6 +124,24 @@ class SpectralDecoder(nn.Module):
         """`_variance_of` for weights that stay as they are, as quick as can be."""
         fast = None if torch.is_grad_enabled() else folded(self.trunk, self.output, self.floor)
         return self._variance_of if fast is None else fast
+
+
+class _Banded(SpectralDecoder):
+    """The first `bins` of a decoder that computes its variance in a way of its own."""
+
+    def __init__(self, whole: SpectralDecoder, bins: int) -> None:
+        nn.Module.__init__(self)
+        self.whole, self.bins, self.floor = whole, bins, whole.floor
+        self.visual, self.reach = whole.visual, whole.reach
+
+    def inputs(self, z: Tensor, visual: Visual | None) -> Tensor:
+        return self.whole.inputs(z, visual)
+
+    def log_variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
+        return self.whole.log_variance(z, visual)[..., : self.bins]
+
+    def variance(self, z: Tensor, visual: Visual | None = None) -> Tensor:
+        return self.whole.variance(z, visual)[..., : self.bins]
 
 
 class VisualDecoder(SpectralDecoder):

@@ -44,7 +44,10 @@ class Filtering:
             for (one, span), filtered in zip(group, self.loop(pieces, watch), strict=True):
                 one.add(span, filtered, overlap_of(self.recipe))
         playing = sum(one.seconds for one in opened)
-        return [(one.close((time.perf_counter() - start) / playing), one.guided) for one in opened]
+        return [
+            (one.close((time.perf_counter() - start) / playing, self.recipe.inference), one.guided)
+            for one in opened
+        ]
 
     def _open(
         self, recording: Recording | Mixture, signal: np.ndarray, guided: Sequence[Guided]
@@ -63,20 +66,20 @@ class Filtering:
     def _groups(self, recordings: Sequence[OpenRecording]) -> Iterator[list[tuple[OpenRecording, range]]]:
         """The blocks of all recordings but silent ones, in groups that go through the loop side by side.
 
-        In all blocks of a group the same speakers have lips.
+        In all blocks of a group the same speakers have lips, and as many bins hold sound.
         """
         stft, inference = self.recipe.stft, self.recipe.inference
         block = stft.hops(inference.block_s) * stft.hop
-        todo: dict[tuple[bool, ...], list[tuple[OpenRecording, range]]] = {}
+        todo: dict[tuple[int, tuple[bool, ...]], list[tuple[OpenRecording, range]]] = {}
         for one in recordings:
             if one.peak > 0:
                 for span in spans(one.samples, block=block, overlap=overlap_of(self.recipe)):
-                    todo.setdefault(one.sees(span), []).append((one, span))
-        for sees in sorted(todo, reverse=True):
+                    todo.setdefault((one.bins, one.sees(span)), []).append((one, span))
+        for alike in sorted(todo, reverse=True):
             for group in side_by_side(
-                [len(span) for _, span in todo[sees]], self.recipe, self.loop, self.device
+                [len(span) for _, span in todo[alike]], self.recipe, self.loop, self.device
             ):
-                yield todo[sees][group]
+                yield todo[alike][group]
 
 
 def side_by_side(lengths: Sequence[int], recipe: Recipe, loop: Loop, device: torch.device) -> list[slice]:

@@ -9,13 +9,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from pyro_minvae.config.schema import Stft
+from pyro_minvae.config.schema import Inference, Stft
 from pyro_minvae.errors import InputError
+from pyro_minvae.features.bandwidth import band
+from pyro_minvae.features.rumble import without_rumble
 from pyro_minvae.features.stft import analyse, frame_count, frame_times, power, synthesise
 from pyro_minvae.media.audio import resample
 from pyro_minvae.pipelines.blocks import fade
 from pyro_minvae.pipelines.mcem_solver import Block, Filtered
+from pyro_minvae.pipelines.remix import share_to_keep
 from pyro_minvae.pipelines.video_guidance import Guided
 from pyro_minvae.types import MouthCrops, Switches, Visual
 
@@ -114,14 +118,17 @@ class OpenRecording:
     ) -> None:
         self.recording, self.stft, self.guided = recording, stft, list(guided)
         self.signal = signal
+        # Offset and rumble are noise.
+        self.heard = without_rumble(signal, recording.rate)
         self.seconds = self.signal.shape[-1] / recording.rate
-        resampled = resample(self.signal, recording.rate, stft.rate)
+        resampled = resample(self.heard, recording.rate, stft.rate)
         self.channels = torch.as_tensor(resampled, dtype=torch.float32, device=device)
         self.mono = reference(self.channels)
         self.peak = float(self.mono.abs().max())
         self.visuals: list[Visual | None] = [None] * len(self.guided)
         self.speech = self.channels.new_zeros(len(self.guided), *self.channels.shape)
         self.frames = frame_count(self.samples, stft)
+        self.bins = band(self._power(range(self.samples)), stft) if self.peak > 0 else stft.bins
         self.weights: Tensor | None = None
         self.switch: Tensor | None = None
         self.iterations = 0
@@ -134,9 +141,16 @@ class OpenRecording:
 
     def piece(self, span: range) -> Block:
         """A block as the loop takes it: its power at max|x| = 1 of the whole recording, and its lips."""
-        spectrum = analyse(self.mono[span.start : span.stop] / self.peak, self.stft)
         seed = (self.recording.seed + STRIDE * span.start) % 2**63
-        return Block(power(spectrum), tuple(self._lips_in(span, visual) for visual in self.visuals), seed)
+        return Block(
+            self._power(span)[:, : self.bins],
+            tuple(self._lips_in(span, visual) for visual in self.visuals),
+            seed,
+        )
+
+    def _power(self, span: range) -> Tensor:
+        """|x|^2 [N, F] at max|x| = 1 of the whole recording."""
+        return power(analyse(self.mono[span.start : span.stop] / self.peak, self.stft))
 
     def sees(self, span: range) -> tuple[bool, ...]:
         """Of which speakers some frame of a block has lips."""
@@ -157,7 +171,9 @@ class OpenRecording:
         spectrum = analyse(block, self.stft)
         # One speaker after the other, so that memory does not grow with their number.
         for speech, mask in zip(self.speech, filtered.masks, strict=True):
-            part = synthesise(mask * spectrum, block.shape[-1], self.stft)
+            # What lies beyond the band is no speech.
+            whole = pad(mask, (0, self.stft.bins - self.bins))
+            part = synthesise(whole * spectrum, block.shape[-1], self.stft)
             speech[:, span.start : span.stop] += weights * part
         # From the middle of the overlap on the later block speaks.
         skip = overlap // 2 // self.stft.hop if span.start > 0 else 0
@@ -176,8 +192,11 @@ class OpenRecording:
         self.iterations = max(self.iterations, filtered.iterations)
         self.acceptance.append(filtered.acceptance)
 
-    def close(self, real_time_factor: float) -> Finished:
+    def close(self, real_time_factor: float, inference: Inference) -> Finished:
         """The result at the input's rate, shape and level."""
+        share = 0.0
+        if len(self.guided) == 1 and self.peak > 0:
+            share = share_to_keep(inference, self.mono, reference(self.speech[0]), self.stft)
         # An hour of sound is half a gigabyte in double precision: nothing is kept longer than it is needed.
         del self.channels, self.mono
         filtered = list(self.speech.cpu().numpy())
@@ -186,7 +205,10 @@ class OpenRecording:
         speakers = []
         while filtered:
             speech = resample(filtered.pop(0).astype(np.float64), self.stft.rate, self.recording.rate)
-            speakers.append(_fit_length(speech, self.signal.shape[-1]).reshape(shape))
+            speech = _fit_length(speech, self.signal.shape[-1])
+            if share > 0:
+                speech = (1 - share) * speech + share * self.heard
+            speakers.append(speech.reshape(shape))
         return Finished(
             mixture=self.signal.reshape(shape),
             speakers=speakers,

@@ -194,7 +194,9 @@ class Switcher:
 
     def _mode(self, k: int, source: Source, visual: Visual | None, around: Visual | None) -> Mode:
         """Mode k of one speaker; one that lips lead goes by lips carried over their gaps (derivations, eq. 9.31)."""
-        part, model = self.parts[k], self.parts[k].model
+        part = self.parts[k]
+        # The source's decoder has the bins that hold sound.
+        model = SpeechModel(part.model.prior, source.model.decoder, part.model.likelihood)
         seen, gaps = source.visual if model.visual else None, None
         if (
             seen is not None
