@@ -139,7 +139,7 @@ def measure(recipe: str, stage: int, batch: int, repeats: int, seed: int) -> dic
     prior, guide = what.prior or chosen.model.prior.kind, what.guide or chosen.guide.kind
     if guide not in GUIDES:
         sys.exit(f"error: {recipe}: expected a guide among {', '.join(GUIDES)}, found {guide}")
-    bound = svi_loss(system.model(prior), system.guide(guide))
+    bound = svi_loss(system.model(prior), system.guide_network(guide))
 
     def by_pyro() -> Tensor:
         return bound(power, visual, responsibility=weight) / batch

@@ -30,9 +30,7 @@ from pyro_minvae.config.schema import Stft
 from pyro_minvae.evaluation.mixing import mix_speakers
 from pyro_minvae.evaluation.plots import draw
 from pyro_minvae.features.stft import analyse, power, synthesise
-from pyro_minvae.guides.speech import Posterior
 from pyro_minvae.inference.mcem.wiener import masks
-from pyro_minvae.inference.svi.elbo import optimal_responsibility
 from pyro_minvae.models.noise.base import Nmf
 from pyro_minvae.models.noisy import Source, noisy_speech
 from pyro_minvae.systems.system import System
@@ -94,8 +92,7 @@ class Scene:
         model, guide = self.system.model(), self.system.guide()
         visual = self._visual(guide.visual or model.decoder.visual)
         power = given("s", self.power, model.coupled)
-        weight = optimal_responsibility(model, guide, power, visual)
-        Posterior(model, guide)(power, visual, responsibility=weight)
+        guide(power, visual)
 
     def noisy(self) -> None:
         """p(alpha, z, x | v, W, H, g): what Monte-Carlo EM fits to a recording."""

@@ -16,6 +16,7 @@ from pyro_minvae.guides.base import Guide
 from pyro_minvae.guides.mixture import MixtureGuide, MixtureOfProductsGuide
 from pyro_minvae.guides.separation import MixedSpeechGuide
 from pyro_minvae.guides.single import AudioGuide, ConcatenationGuide, ProductGuide, VisualGuide
+from pyro_minvae.guides.speech import SpeechGuide
 from pyro_minvae.models.decoders import ContextDecoder, SpectralDecoder, VisualDecoder
 from pyro_minvae.models.likelihoods import ComplexGaussian, Likelihood, StudentT
 from pyro_minvae.models.networks import (
@@ -190,6 +191,11 @@ def make_pair(
     """A model and the guide that belongs to it."""
     guide = make_guide(kind, latent=latent, seed=seed)
     return make_model(prior, decoder, likelihood, latent=latent, seed=seed, guide=guide), guide
+
+
+def make_program(kind: str) -> SpeechGuide:
+    """A guide as a Pyro program, beside the simplest model that has its sites."""
+    return SpeechGuide(make_model("mixture" if kind in MIXED_GUIDES else "standard"), make_guide(kind))
 
 
 def make_frames(count: int, *, seed: int = 0, valid: float = 0.7) -> Frames:

@@ -13,7 +13,7 @@ from tiny_family import family_recipe
 from pyro_minvae.config.load import override_recipe, parse_recipe
 from pyro_minvae.config.rules import incompatibility
 from pyro_minvae.errors import InputError
-from pyro_minvae.guides.speech import Posterior
+from pyro_minvae.guides.speech import SpeechGuide
 from pyro_minvae.inference.svi.elbo import svi_loss
 from pyro_minvae.models.decoders import ContextDecoder
 from pyro_minvae.models.priors import Prior
@@ -59,7 +59,7 @@ def test_sections_and_objects_are_judged_alike(kinds: tuple[str, str, str]) -> N
 @pytest.mark.parametrize(("prior", "guide"), [("mixture", "audio"), ("standard", "mixture")])
 def test_models_and_guides_that_do_not_fit_are_refused_at_construction(prior: str, guide: str) -> None:
     model = SpeechModel(make_prior(prior), make_decoder())
-    for build in (Posterior, svi_loss):
+    for build in (SpeechGuide, svi_loss):
         with pytest.raises(ValueError, match="expected a mixture prior and a mixture guide together"):
             build(model, make_guide(guide))
 
@@ -187,7 +187,7 @@ def test_a_stage_may_start_with_simple_parts(prior: str, guide: str) -> None:
     tree = recipe.model_dump(mode="json")
     tree["training"]["stages"] = [first, own]
     system = System(parse_recipe(tree, source="test"))
-    model, simple = system.model("standard"), system.guide("audio")
+    model, simple = system.model("standard"), system.guide_network("audio")
     assert svi_loss(model, simple)(torch.rand(4, 17)).isfinite()
-    assert system.guide() is system.own_guide
+    assert system.guide_network() is system.own_guide
     assert system.prior() is system.own_prior

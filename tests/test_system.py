@@ -133,7 +133,7 @@ def test_objects_take_the_place_of_sections_and_learn() -> None:
     tree["training"]["stages"][0].pop("learn")
     system = System(parse_recipe(tree, source="test"), prior=prior, guide=guide)
     assert system.model().prior is prior
-    assert system.guide() is guide
+    assert system.guide().network is guide
     before = copy.deepcopy(system.state_dict())
     data = utterances(5)
     events = [e for e in train(system, data[:4], data[4:]) if isinstance(e, EpochEvent)]

@@ -24,7 +24,9 @@ from pyro_minvae.checks.terms import (
     responsibility,
 )
 from pyro_minvae.checks.toy import ToyFigures, check_toy
-from pyro_minvae.inference.svi.elbo import CLIP, BoundTerms, bernoulli_kl, responsibility_of
+from pyro_minvae.guides.responsibility import CLIP, responsibility_of
+from pyro_minvae.inference.svi.elbo import BoundTerms
+from pyro_minvae.models.divergences import bernoulli_kl
 from pyro_minvae.models.priors import at_valid
 
 # Draws that Pyro's and the closed column share; gradients need fewer.

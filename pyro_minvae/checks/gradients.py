@@ -15,8 +15,8 @@ from pyro_minvae.checks.compare import Comparison
 from pyro_minvae.checks.draws import Draws
 from pyro_minvae.checks.subject import Frames, Subject
 from pyro_minvae.checks.terms import closed_terms, pyro_loss
-from pyro_minvae.inference.svi.elbo import bernoulli_kl
 from pyro_minvae.models.distributions import as_event
+from pyro_minvae.models.divergences import bernoulli_kl
 from pyro_minvae.models.priors import at_valid
 
 # Relative to the largest entry of a tensor's gradient.

@@ -71,7 +71,7 @@ def untrained(recipe: Recipe, seed: int) -> Subject:
     if system.lips is not None:
         # Crops are in single precision; a projection has no parameters.
         system.lips.float()
-    return Subject(recipe, system.model(), system.guide(), system.lips)
+    return Subject(recipe, system.model(), system.guide_network(), system.lips)
 
 
 def trained(name: str | Path) -> Subject:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pyro_minvae.checks.draws import Draws, Given
 from pyro_minvae.checks.subject import Frames, Subject
-from pyro_minvae.guides.speech import Posterior
-from pyro_minvae.inference.svi.elbo import BoundTerms, bound_terms, responsibility_of, svi_loss
+from pyro_minvae.guides.responsibility import responsibility_of
+from pyro_minvae.guides.speech import SpeechGuide
+from pyro_minvae.inference.svi.elbo import BoundTerms, bound_terms, svi_loss
 from pyro_minvae.models.distributions import as_event
 from pyro_minvae.models.likelihoods import ComplexGaussian, Likelihood, StudentT
 from pyro_minvae.models.priors import at_valid
@@ -82,13 +83,14 @@ def pyro_terms(subject: Subject, frames: Frames, z: list[Tensor], weight: Tensor
     log p(s | z, w) + log p(w) - log q(w), which is log p(s | z) at every w (derivations, eq. 4.7).
     """
     many, flat_z, many_weight = _copies(subject, frames, z, weight)
-    guide: Any = Posterior(subject.model, subject.guide)
+    program = SpeechGuide(subject.model, subject.guide)
+    guide: Any = program
     if subject.guide.mixed:
         # One plate is in the way at most, so enumeration takes the second dimension from the right.
         guide = poutine.enum(guide, first_available_dim=-2)
-    with Given(flat_z):
-        q = poutine.trace(guide).get_trace(*many, responsibility=many_weight)
-        p = poutine.trace(poutine.replay(subject.model, trace=q)).get_trace(*many, responsibility=many_weight)
+    with Given(flat_z), program.given(responsibility=many_weight):
+        q = poutine.trace(guide).get_trace(*many)
+        p = poutine.trace(poutine.replay(subject.model, trace=q)).get_trace(*many)
     q.compute_log_prob()
     p.compute_log_prob()
 

@@ -16,8 +16,10 @@ from pyro_minvae.checks.integrals import Integrals, integrals
 from pyro_minvae.checks.posterior import ExactGuide
 from pyro_minvae.checks.subject import Frames, Subject, synthetic
 from pyro_minvae.checks.terms import responsibility
-from pyro_minvae.inference.svi.elbo import bernoulli_kl, bound_terms, optimal_responsibility, svi_loss
+from pyro_minvae.guides.responsibility import optimal_responsibility
+from pyro_minvae.inference.svi.elbo import bound_terms, svi_loss
 from pyro_minvae.inference.svi.importance import iwae
+from pyro_minvae.models.divergences import bernoulli_kl
 from pyro_minvae.models.priors import at_valid
 
 # Frames of a toy: few, and two where they are coupled, as their integral is over all at once.

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from pyro_minvae.models.distributions import as_event, pick
 from pyro_minvae.models.priors import at_valid
-from pyro_minvae.models.speech import frame_plates
 from pyro_minvae.types import Visual
 
 
 class Guide(nn.Module):
-    """q(alpha, z | s, v).
+    """The networks of q(alpha, z | s, v); `guides.speech.SpeechGuide` is the Pyro program that they are part of.
 
     To write a new one, subclass this and answer `posteriors`; the Pyro sites follow from it. `mixed` guides have the
     site "alpha", enumerated here, in the guide; `visual` guides look at lips, and `led` ones propose what the lips say
@@ -61,23 +60,6 @@ class Guide(nn.Module):
         """A learned q(alpha = 1 | s, v) [..., N]; None if there is none and the optimal one is to be used."""
         return None
 
-    def forward(
-        self,
-        power: Tensor,
-        visual: Visual | None = None,
-        *,
-        encoder_input: Tensor | None = None,
-        responsibility: Tensor | None = None,
-    ) -> Tensor:
-        """The Pyro guide of a model with independent frames and no sites but "alpha" and "z".
-
-        `guides.speech.Posterior` is that of any model. Arguments and result as in `sites`.
-        """
-        with frame_plates(power, coupled=False) as event_dim:
-            return self.sites(
-                power, visual, encoder_input=encoder_input, responsibility=responsibility, event_dim=event_dim
-            )
-
     def sites(
         self,
         power: Tensor,
@@ -96,8 +78,7 @@ class Guide(nn.Module):
             power: |s|^2 [N, F], linear power at full scale 1; [B, N, F] sequences where frames are coupled.
             visual: lips of the same frames, or None.
             encoder_input: what the audio encoder gets in place of `power` (training corrupts that, not the target).
-            responsibility: q(alpha_n = 1) [N]; any value gives a lower bound, the tightest is that of
-                `inference.svi.elbo.optimal_responsibility`. Without one it is `audio_weight`, or else a fair coin.
+            responsibility: q(alpha_n = 1) [N] of a mixed guide; any value gives a lower bound.
             event_dim: 2 where all frames of a sequence are one event, else 1.
 
         Raises:
@@ -109,10 +90,7 @@ class Guide(nn.Module):
         if not self.mixed:
             (posterior,) = posteriors
             return pyro.sample("z", as_event(posterior, power.shape[:-1]) if event_dim == 2 else posterior)
-        if responsibility is None:
-            responsibility = self.audio_weight(power, visual, encoder_input)
-        if responsibility is None:
-            responsibility = power.new_full(power.shape[:-1], 0.5)
+        assert responsibility is not None
         switch = dist.Bernoulli(at_valid(responsibility, visual))
         alpha = pyro.sample("alpha", switch, infer={"enumerate": "parallel"})
         return pyro.sample("z", pick(alpha, *posteriors))

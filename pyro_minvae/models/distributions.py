@@ -49,6 +49,32 @@ def pick(alpha: Tensor, off: TorchDistribution, on: TorchDistribution) -> TorchD
     return dist.MaskedMixture(chosen.expand(shape), off.expand(shape), on.expand(shape))
 
 
+class VectorMixture(dist.MixtureSameFamily):
+    """A mixture over all of R^L: torch asks its components where a value may lie, for which Pyro knows no transform."""
+
+    support = constraints.independent(constraints.real, 1)
+
+
+def marginal(weight: Tensor, off: TorchDistribution, on: TorchDistribution) -> TorchDistribution:
+    """sum_alpha p(alpha) p(z | alpha), where alpha = 1 has probability `weight` [..., N] and the Gaussian `on`.
+
+    Raises:
+        ValueError: if a component is no Gaussian.
+    """
+    first, second = gaussian_parameters(off), gaussian_parameters(on)
+    if first is None or second is None:
+        raise ValueError(f"expected two Gaussians, got {type(off).__name__} and {type(on).__name__}")
+    shape = torch.broadcast_shapes(weight.shape, off.batch_shape, on.batch_shape)
+    mean, scale = (
+        torch.stack([part.expand(*shape, part.shape[-1]) for part in parts], -2)
+        for parts in zip(first, second, strict=True)
+    )
+    weights = torch.stack([1 - weight, weight], -1).expand(*shape, 2)
+    return VectorMixture(
+        dist.Categorical(weights, validate_args=False), normal(mean, scale), validate_args=False
+    )
+
+
 def factors(distribution: TorchDistribution, z: Tensor) -> Tensor:
     """Terms that sum to log p(z_1..z_N): log p(z_n) or, where frames are coupled, log p(z_n | z_(n-1)): [..., N]."""
     if distribution.event_dim == 1:

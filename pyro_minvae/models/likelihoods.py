@@ -79,8 +79,8 @@ class Likelihood(nn.Module):
         """log p(w), elementwise."""
         raise TypeError(f"{type(self).__name__} has no weight")
 
-    def sample(self, power: Tensor, log_variance: Tensor, event_dim: int) -> None:
-        """The Pyro sites "w" (if weighted) and "s", observed to be `power`; the last `event_dim` are one event."""
+    def sample(self, power: Tensor | None, log_variance: Tensor, event_dim: int) -> None:
+        """The Pyro sites "w" (if weighted) and "s", observed to be `power` or sampled; `event_dim` are one event."""
         weight = self.sample_weight("w", log_variance, event_dim)
         if weight is not None:
             log_variance = log_variance - weight.log()

@@ -47,7 +47,7 @@ def noisy_speech(sources: Sequence[Source], noise: Tensor, gain: Tensor, power: 
         gain: g [J, N].
         power: |x|^2 [N, F].
     """
-    with frame_plates(power, any(source.model.coupled for source in sources)) as event_dim:
+    with frame_plates(power.shape[:-1], any(source.model.coupled for source in sources)) as event_dim:
         variance = pyro.deterministic("noise", noise, event_dim=event_dim)
         for index, source in enumerate(sources):
             variance = variance + gain[index][..., None] * _speech(source, index, power, event_dim)

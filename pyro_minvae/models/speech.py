@@ -2,35 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
+from pyro.params import param_with_module_name
 from torch import Tensor, nn
 
 from pyro_minvae.config.rules import incompatibility
 from pyro_minvae.models.decoders import SpectralDecoder, Variance
-from pyro_minvae.models.distributions import as_event
+from pyro_minvae.models.distributions import as_event, marginal
 from pyro_minvae.models.likelihoods import ComplexGaussian, Likelihood
 from pyro_minvae.models.priors import Components, Prior
 from pyro_minvae.types import Visual
 
 
 @contextmanager
-def frame_plates(power: Tensor, coupled: bool) -> Iterator[int]:
-    """The plates of frames `power` [..., N, F]; yields how many dimensions of z and s are one event.
+def frame_plates(shape: Sequence[int], coupled: bool) -> Iterator[int]:
+    """The plates of frames of `shape` [..., N]; yields how many dimensions of z and s are one event.
 
-    Independent frames [N, F] are a plate "frames" with events [L] and [F]. Where frames are coupled a whole sequence
-    is one event, [N, L] and [N, F]. Several sequences [B, N, F] are a plate "sequences".
+    Independent frames [N] are a plate "frames" with events [L] and [F]. Where frames are coupled a whole sequence
+    is one event, [N, L] and [N, F]. Several sequences [B, N] are a plate "sequences".
     """
     with ExitStack() as plates:
-        if power.dim() > 2:
-            plates.enter_context(pyro.plate("sequences", power.shape[-3], dim=-1 if coupled else -2))
+        if len(shape) > 1:
+            plates.enter_context(pyro.plate("sequences", shape[-2], dim=-1 if coupled else -2))
         if not coupled:
-            plates.enter_context(pyro.plate("frames", power.shape[-2], dim=-1))
+            plates.enter_context(pyro.plate("frames", shape[-1], dim=-1))
         yield 2 if coupled else 1
+
+
+def frames_of(power: Tensor | None, visual: Visual | None, frames: int | None) -> tuple[int, ...]:
+    """The shape [..., N] of the frames that a program is about: of the power, else of the lips, else `frames`.
+
+    Raises:
+        ValueError: if none of them tells.
+    """
+    if power is not None:
+        return tuple(power.shape[:-1])
+    if visual is not None:
+        return tuple(visual.valid.shape)
+    if frames is None:
+        raise ValueError("expected power, visual or a number of frames, got none of them")
+    return (frames,)
+
+
+def register(name: str, module: nn.Module) -> None:
+    """`pyro.module` for modules that come and go: what learns in this one stands in Pyro's parameter store.
+
+    The store keeps the first tensor of a name for good, so that the parameters of a second model in the same process
+    would never be trained. Here the store holds those of the module that was called last.
+    """
+    store = pyro.get_param_store()
+    for key, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        full = param_with_module_name(name, key)
+        if full in store and store[full] is not parameter:
+            # A tensor that was registered by another name since is known to the store by that one alone.
+            with suppress(KeyError):
+                del store[full]
+        pyro.param(full, parameter)
 
 
 class Conditioned(NamedTuple):
@@ -64,6 +98,17 @@ class SpeechModel(nn.Module):
         self.prior = prior
         self.decoder = decoder
         self.likelihood = ComplexGaussian() if likelihood is None else likelihood
+        self._summed = False
+
+    def summed(self) -> SpeechModel:
+        """The same model, of the same networks, without the site "alpha": z ~ sum_alpha p(alpha) p(z | alpha, v).
+
+        For samplers of continuous sites, NUTS among them: Pyro enumerates a discrete site that observations depend on,
+        but would give each value of alpha a z of its own (derivations, eq. 2.2).
+        """
+        other = SpeechModel(self.prior, self.decoder, self.likelihood)
+        other._summed = self.prior.mixed
+        return other
 
     @property
     def visual(self) -> bool:
@@ -81,30 +126,32 @@ class SpeechModel(nn.Module):
         return self.decoder.reach, max(self.decoder.reach, int(self.prior.coupled))
 
     def forward(
-        self,
-        power: Tensor,
-        visual: Visual | None = None,
-        *,
-        encoder_input: Tensor | None = None,
-        responsibility: Tensor | None = None,
+        self, power: Tensor | None = None, visual: Visual | None = None, *, frames: int | None = None
     ) -> Tensor:
-        """The Pyro model of frames of clean speech.
+        """The Pyro model of frames of clean speech; its parameters that learn are registered with Pyro.
 
         Args:
-            power: |s|^2 [N, F], linear power at full scale 1; [B, N, F] sequences where frames are coupled.
+            power: |s|^2 [N, F], linear power at full scale 1; [B, N, F] sequences. None samples it.
             visual: lips of the same frames, or None.
-            encoder_input: only the guide's; Pyro calls model and guide alike.
-            responsibility: only the guide's.
+            frames: N, where neither power nor lips tell.
 
         Returns:
             z [..., N, L] (with the enumeration dimension in front where alpha is enumerated).
+
+        Raises:
+            ValueError: if nothing tells how many frames there are.
         """
-        with frame_plates(power, self.coupled) as event_dim:
+        register("speech_model", self)
+        shape = frames_of(power, visual, frames)
+        with frame_plates(shape, self.coupled) as event_dim:
             alpha = None
-            if self.prior.mixed:
-                alpha = pyro.sample("alpha", dist.Bernoulli(self.prior.audio_weight(visual)))
-            prior = self.prior.given(alpha, visual, power.shape[-2])
-            z = pyro.sample("z", as_event(prior, power.shape[:-1]) if event_dim == 2 else prior)
+            if self._summed:
+                prior = marginal(self.prior.audio_weight(visual), *self.prior.conditionals(visual))
+            else:
+                if self.prior.mixed:
+                    alpha = pyro.sample("alpha", dist.Bernoulli(self.prior.audio_weight(visual)))
+                prior = self.prior.given(alpha, visual, shape[-1])
+            z = pyro.sample("z", as_event(prior, shape) if event_dim == 2 else prior)
             self.likelihood.sample(power, self.decoder.log_variance(z, visual), event_dim)
         return z
 

@@ -1,7 +1,7 @@
 """How much of the recording stays in the estimate: a filter can only harm what was clean before.
 
 Every estimate has an error of its own, which does not go away with the noise: 20 dB recordings came out at 9 to 17 dB.
-Of the recording x and the estimate s', (1 - a) s' + a x has the least error for a = D / (D + v), where v is the noise in
+Of the recording x and the estimate s', (1 - a) s' + a x has the least error for a = D / (D + v): v is the noise in
 x, D the error of s', and the two are unlike each other (linear minimum mean squared error).
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pyro_minvae.config.schema import Inference, Stft
 
-# The noise is as loud as the quietest tenth of the frames: within 2 dB at 5 to 20 dB in cafe, street, kitchen, babble and
-# white noise, less sure below, where the speech is too seldom louder.
+# The noise is as loud as the quietest tenth of the frames: within 2 dB at 5 to 20 dB in cafe, street, kitchen, babble
+# and white noise, less sure below, where the speech is too seldom louder.
 QUIET_SHARE = 0.1
 # Frames this far (dB) below the mean are no pauses but cut or muted.
 MUTED_DB = 60.0

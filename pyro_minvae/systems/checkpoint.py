@@ -67,7 +67,7 @@ def _whole(model: SpeechModel, guide: Guide, lips: LipProjection | None) -> nn.M
 
 def _tensors(system: System) -> dict[str, Tensor]:
     """The weights to store."""
-    weights = _whole(system.model(), system.guide(), system.lips).state_dict()
+    weights = _whole(system.model(), system.guide_network(), system.lips).state_dict()
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
@@ -118,7 +118,7 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Trained:
             f"{folder}: expected a trained model, found {type(error).__name__}: {reason}"
         ) from None
     system = System(recipe)
-    model, guide = system.model(), system.guide()
+    model, guide = system.model(), system.guide_network()
     whole = _whole(model, guide, system.lips)
     try:
         whole.load_state_dict(tensors)
@@ -138,7 +138,7 @@ def start_from(system: System, name: str | Path) -> None:
     trained = load_model(name)
     weights = _whole(trained.model, trained.guide, trained.lips).state_dict()
     try:
-        _whole(system.model(), system.guide(), system.lips).load_state_dict(weights)
+        _whole(system.model(), system.guide_network(), system.lips).load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(

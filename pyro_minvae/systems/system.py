@@ -12,6 +12,7 @@ from pyro_minvae.errors import InputError
 from pyro_minvae.features.visual import LipProjection
 from pyro_minvae.guides.base import Guide
 from pyro_minvae.guides.single import AudioGuide, VisualGuide
+from pyro_minvae.guides.speech import SpeechGuide
 from pyro_minvae.models.decoders import SpectralDecoder
 from pyro_minvae.models.likelihoods import Likelihood
 from pyro_minvae.models.networks import audio_network, visual_network
@@ -71,8 +72,12 @@ class System(nn.Module):
         """The speech model with the recipe's prior, or with that of another `kind` (for a stage)."""
         return SpeechModel(self.prior(kind), self.decoder, self.likelihood)
 
-    def guide(self, kind: str | None = None) -> Guide:
-        """The recipe's guide, or a simpler one for a stage, "audio" or "visual"."""
+    def guide(self, kind: str | None = None, prior: str | None = None) -> SpeechGuide:
+        """The guide of `model(prior)` as a Pyro program, around the networks of the recipe's guide or of `kind`."""
+        return SpeechGuide(self.model(prior), self.guide_network(kind))
+
+    def guide_network(self, kind: str | None = None) -> Guide:
+        """The networks of the recipe's guide, or simpler ones for a stage, "audio" or "visual"."""
         if kind in (None, self.recipe.guide.kind):
             return self.own_guide
         if kind == "audio":
@@ -93,7 +98,7 @@ class System(nn.Module):
             return names
         own = {
             "prior": self.prior(stage.prior) is self.own_prior,
-            "guide": self.guide(stage.guide) is self.own_guide,
+            "guide": self.guide_network(stage.guide) is self.own_guide,
         }
         added = [name for name in self.given if own.get(name, True) and name not in names]
         return (*names, *(name for name in added if self.parameters_of(name)))

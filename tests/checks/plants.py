@@ -14,10 +14,11 @@ from torch import Tensor
 
 from pyro_minvae.checks import importance, posterior, terms, toy
 from pyro_minvae.guides import base as guides
+from pyro_minvae.guides import responsibility
 from pyro_minvae.guides.mixture import MixtureGuide
 from pyro_minvae.inference.svi import elbo
 from pyro_minvae.inference.svi.importance import log_weights
-from pyro_minvae.models import likelihoods
+from pyro_minvae.models import divergences, likelihoods
 from pyro_minvae.models.distributions import MarkovNormal, factors, normal, pick
 from pyro_minvae.models.likelihoods import StudentT
 from pyro_minvae.models.priors import MixturePrior, VampPrior
@@ -42,23 +43,24 @@ class Scaled(Messenger):
 
 def log_s_for_half_log_s(patch: Patch) -> None:
     """KL with log s where 1/2 log s belongs: the published fault."""
-    right = elbo.gaussian_kl
+    right = divergences.gaussian_kl
 
     def wrong(q: Gaussian, p: Gaussian) -> Tensor:
         return right(q, p) + p[1].log().expand_as(q[0]).sum(-1)
 
-    patch.setattr(elbo, "gaussian_kl", wrong)
+    patch.setattr(divergences, "gaussian_kl", wrong)
 
 
 def log_s_in_the_responsibility(patch: Patch) -> None:
     """The same fault in the log odds of alpha alone, as published."""
-    right = elbo.responsibility_of
+    right = responsibility.responsibility_of
 
     def wrong(pairs: list[Gaussian], prior: Tensor, visual: Visual | None) -> Tensor:
         (off, on) = pairs
         return right([off, (on[0], on[1] + 0.3)], prior, visual)
 
-    patch.setattr(elbo, "responsibility_of", wrong)
+    for place in (elbo, responsibility):
+        patch.setattr(place, "responsibility_of", wrong)
     patch.setattr(terms, "responsibility_of", wrong)
     patch.setattr("pyro_minvae.checks.check.responsibility_of", wrong)
 
@@ -80,8 +82,8 @@ def mean_over_bins(patch: Patch) -> None:
 
 
 def mean_over_latent_dimensions(patch: Patch) -> None:
-    right = elbo.gaussian_kl
-    patch.setattr(elbo, "gaussian_kl", lambda q, p: right(q, p) / q[0].shape[-1])
+    right = divergences.gaussian_kl
+    patch.setattr(divergences, "gaussian_kl", lambda q, p: right(q, p) / q[0].shape[-1])
 
 
 def half_log_variance_of_a_complex_gaussian(patch: Patch) -> None:
@@ -92,8 +94,8 @@ def half_log_variance_of_a_complex_gaussian(patch: Patch) -> None:
 
 
 def wrong_sign_of_kl(patch: Patch) -> None:
-    right = elbo.kl
-    patch.setattr(elbo, "kl", lambda q, p, z: -right(q, p, z))
+    right = divergences.kl
+    patch.setattr(responsibility, "kl", lambda q, p, z: -right(q, p, z))
 
 
 def kl_added_to_the_total(patch: Patch) -> None:
@@ -108,8 +110,13 @@ def kl_added_to_the_total(patch: Patch) -> None:
 
 def wrong_branch_of_the_optimum(patch: Patch) -> None:
     """q(alpha = 0) for q(alpha = 1): still a bound, but not the best."""
-    right = elbo.responsibility_of
-    for place in ("pyro_minvae.inference.svi.elbo", "pyro_minvae.checks.terms", "pyro_minvae.checks.check"):
+    right = responsibility.responsibility_of
+    for place in (
+        "pyro_minvae.guides.responsibility",
+        "pyro_minvae.inference.svi.elbo",
+        "pyro_minvae.checks.terms",
+        "pyro_minvae.checks.check",
+    ):
         patch.setattr(f"{place}.responsibility_of", lambda *args: 1 - right(*args))
 
 
@@ -163,18 +170,18 @@ def weight_posterior_with_the_prior_shape(patch: Patch) -> None:
 
 def markov_kl_of_a_certain_past(patch: Patch) -> None:
     """E (z_n - c z_(n-1))^2 without the term c^2 v_(n-1)."""
-    right = elbo.markov_kl
+    right = divergences.markov_kl
 
     def wrong(q: Gaussian, p: MarkovNormal) -> Tensor:
         missing = (p.coefficient * q[1][..., :-1, :] / p.innovation) ** 2
         return right(q, p) - torch.nn.functional.pad(0.5 * missing.sum(-1), (1, 0))
 
-    patch.setattr(elbo, "markov_kl", wrong)
+    patch.setattr(divergences, "markov_kl", wrong)
 
 
 def prior_variances_for_scales_in_closed_form(patch: Patch) -> None:
-    right = elbo.gaussian_kl
-    patch.setattr(elbo, "gaussian_kl", lambda q, p: right(q, (p[0], p[1] ** 2)))
+    right = divergences.gaussian_kl
+    patch.setattr(divergences, "gaussian_kl", lambda q, p: right(q, (p[0], p[1] ** 2)))
 
 
 def prior_variances_for_scales_in_pyro(patch: Patch) -> None:
@@ -187,8 +194,8 @@ def prior_variances_for_scales_in_pyro(patch: Patch) -> None:
 
 def vamp_prior_without_its_weights(patch: Patch) -> None:
     """A sum over pseudo-inputs in place of their mean, where the divergence is sampled."""
-    right = elbo.kl
-    patch.setattr(elbo, "kl", lambda q, p, z: right(q, p, z) - 1.0)
+    right = divergences.kl
+    patch.setattr(responsibility, "kl", lambda q, p, z: right(q, p, z) - 1.0)
 
 
 def vamp_prior_that_is_no_density(patch: Patch) -> None:
@@ -223,8 +230,8 @@ def amortised_weight_of_the_other_component(patch: Patch) -> None:
 
 def detached_prior(patch: Patch) -> None:
     """Right values, but no gradient through the prior."""
-    right = elbo.gaussian_kl
-    patch.setattr(elbo, "gaussian_kl", lambda q, p: right(q, tuple(x.detach() for x in p)))
+    right = divergences.gaussian_kl
+    patch.setattr(divergences, "gaussian_kl", lambda q, p: right(q, tuple(x.detach() for x in p)))
 
 
 def iwae_without_the_mean(patch: Patch) -> None:

@@ -16,8 +16,8 @@ from pyro_minvae.checks.posterior import ExactGuide
 from pyro_minvae.checks.subject import synthetic, toy, untrained
 from pyro_minvae.checks.terms import closed_terms, monte_carlo_terms, pyro_terms
 from pyro_minvae.config.load import load_recipe
-from pyro_minvae.inference.svi.elbo import gaussian_kl, markov_kl
 from pyro_minvae.models.distributions import MarkovNormal, normal
+from pyro_minvae.models.divergences import gaussian_kl, markov_kl
 from pyro_minvae.models.priors import at_valid
 
 SMALL = ["stft.window=16", "stft.hop=8", "model.latent=2"]

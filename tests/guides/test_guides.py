@@ -20,6 +20,7 @@ from laws import (
     make_guide,
     make_model,
     make_pair,
+    make_program,
     make_sequences,
     normal_draws,
 )
@@ -27,7 +28,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.guides.speech import Posterior
+from pyro_minvae.guides.speech import SpeechGuide
 from pyro_minvae.models.distributions import gaussian_parameters
 from pyro_minvae.types import Visual
 
@@ -58,7 +59,7 @@ def assert_same_gaussians(a: tuple[TorchDistribution, ...], b: tuple[TorchDistri
 def test_model_and_guide_have_the_same_sites_of_the_same_shapes(kinds: Kinds) -> None:
     model, guide = make_pair(*kinds)
     for frames in (make_frames(4), *([make_sequences(2, 4)] if model.coupled else [])):
-        mine, yours = latent_sites(Posterior(model, guide), frames), latent_sites(model, frames)
+        mine, yours = latent_sites(SpeechGuide(model, guide), frames), latent_sites(model, frames)
         expected = {"z", "alpha"} if model.prior.mixed else {"z"}
         expected |= {"w"} if model.likelihood.weighted else set()
         assert set(mine) == set(yours) == expected
@@ -73,11 +74,13 @@ def test_model_and_guide_have_the_same_sites_of_the_same_shapes(kinds: Kinds) ->
 @pytest.mark.parametrize("kind", GUIDES)
 def test_density_of_the_guide_follows_the_formula(kind: str) -> None:
     """log q(alpha) + log N(z; m_alpha, v_alpha): component 1 hears the sound, component 0 sees the lips only."""
-    guide, (power, visual) = make_guide(kind), make_frames(5)
+    program, (power, visual) = make_program(kind), make_frames(5)
+    guide = program.network
     z, weight = normal_draws(5, 3, seed=31), torch.tensor([0.2, 0.4, 0.6, 0.7, 0.8], dtype=torch.float64)
     for alpha, (mean, scale) in enumerate(posterior_moments(kind, guide, Frames(power, visual))):
         sites = {"z": z, "alpha": torch.full((5,), float(alpha), dtype=torch.float64)}
-        trace = poutine.trace(poutine.condition(guide, sites)).get_trace(power, visual, responsibility=weight)
+        with program.given(responsibility=weight):
+            trace = poutine.trace(poutine.condition(program, sites)).get_trace(power, visual)
         expected = log_gaussian(z, mean, scale**2).sum()
         if guide.mixed:
             q = switch_weight(weight, visual)
@@ -91,7 +94,7 @@ def test_density_over_coupled_frames_is_that_of_independent_ones(kind: str) -> N
     model, guide = make_pair("ar1", kind)
     for frames in (make_frames(4), make_sequences(2, 4)):
         z = normal_draws(*frames.power.shape[:-1], 3, seed=32)
-        trace = poutine.trace(poutine.condition(Posterior(model, guide), {"z": z})).get_trace(*frames)
+        trace = poutine.trace(poutine.condition(SpeechGuide(model, guide), {"z": z})).get_trace(*frames)
         trace.compute_log_prob()
         ((mean, scale),) = posterior_moments(kind, guide, frames)
         assert trace.nodes["z"]["log_prob"].shape == frames.power.shape[:-2]
@@ -111,7 +114,7 @@ def test_without_video_a_guide_does_as_without_a_face(kind: str) -> None:
         weights = [guide.audio_weight(frames.power, lips) for lips in (None, nobody(frames))]
         assert (weights[0] is None) == ("amortised" not in kind)
         torch.testing.assert_close(weights[0], weights[1])
-        trace = poutine.trace(guide).get_trace(frames.power, None)
+        trace = poutine.trace(make_program(kind)).get_trace(frames.power, None)
         assert float(trace.nodes["alpha"]["fn"].probs.detach().min()) == 1 - EPSILON
 
 
@@ -131,8 +134,10 @@ def test_features_of_frames_without_lips_count_for_nothing(kind: str, garbage: f
         assert torch.equal(a.mean, b.mean)
         assert torch.equal(a.stddev, b.stddev)
     assert torch.equal(guide.propose(power, visual).mean, guide.propose(power, spoilt).mean)
+    program = make_program(kind)
     for _ in range(3):
-        trace = poutine.trace(guide).get_trace(power, spoilt, responsibility=torch.full((6,), 0.01))
+        with program.given(responsibility=torch.full((6,), 0.01)):
+            trace = poutine.trace(program).get_trace(power, spoilt)
         assert bool(torch.isfinite(trace.nodes["z"]["value"]).all())
         if guide.mixed:
             assert bool((trace.nodes["alpha"]["value"][~visual.valid] == 1).all())
@@ -266,14 +271,14 @@ def test_posteriors_of_another_shape_are_refused(answer: TorchDistribution, coup
     guide, (power, visual) = Answering(answer), make_frames(4)
     model = make_model("ar1" if coupled else "standard", "plain", "complex-gaussian")
     with pytest.raises(ValueError, match="expected posteriors over one frame's z"):
-        Posterior(model, guide)(power, visual)
+        SpeechGuide(model, guide)(power, visual)
 
 
 def test_coupled_frames_may_have_a_posterior_over_all_of_them() -> None:
     """As the exact posterior is, against which the check holds every bound."""
     power, visual = make_frames(4)
     model = make_model("ar1", "plain", "complex-gaussian")
-    by_frame, whole = (Posterior(model, Answering(STANDARD.to_event(n))) for n in (1, 2))
+    by_frame, whole = (SpeechGuide(model, Answering(STANDARD.to_event(n))) for n in (1, 2))
     draws = []
     for guide in (by_frame, whole):
         torch.manual_seed(0)

@@ -10,7 +10,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.inference.svi.elbo import bound_terms, branches, responsibility_of
+from pyro_minvae.guides.responsibility import branches, responsibility_of
+from pyro_minvae.inference.svi.elbo import bound_terms
 from pyro_minvae.models.distributions import normal
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual

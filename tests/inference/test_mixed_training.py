@@ -17,7 +17,7 @@ from pyro_minvae.config.load import load_recipe, override_recipe
 from pyro_minvae.config.schema import Recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.guides.mixture import MixtureGuide
-from pyro_minvae.guides.speech import Posterior
+from pyro_minvae.guides.speech import SpeechGuide
 from pyro_minvae.inference.svi import batches
 from pyro_minvae.inference.svi.batches import StageData, TrainingError
 from pyro_minvae.inference.svi.elbo import bound_terms
@@ -91,14 +91,14 @@ def test_the_guide_hears_the_mixture_and_the_model_explains_the_voice(
         system.lips.fit([u.lips for u in corpus() if u.lips is not None])
     runner = StageRunner(system, number, corpus(), utterances(2, seed=9), "cpu")
     seen: list[tuple[Tensor, Tensor]] = []
-    own = runner.guide.posteriors
+    own = runner.guide.network.posteriors
 
     def listen(power: Tensor, visual: Any, encoder_input: Tensor | None = None) -> Any:
         assert encoder_input is not None
         seen.append((power, encoder_input))
         return own(power, visual, encoder_input)
 
-    monkeypatch.setattr(runner.guide, "posteriors", listen)
+    monkeypatch.setattr(runner.guide.network, "posteriors", listen)
     clean = runner.data.fit.power
     for event in runner.run(None):
         if isinstance(event, EpochEvent):
@@ -245,7 +245,7 @@ def test_a_guide_with_a_switch_looks_at_single_frames() -> None:
     with pytest.raises(
         ValueError, match="expected a mixture guide that looks at single frames, found Around"
     ):
-        Posterior(system.model(), guide)
+        SpeechGuide(system.model(), guide)
 
 
 def gap_of(subject: Subject, frames: Frames) -> tuple[Tensor, Tensor, Tensor]:

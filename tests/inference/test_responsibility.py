@@ -10,15 +10,10 @@ from laws import MIXED, MIXED_GUIDES, Frames, make_frames, make_guide, make_mode
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
-from pyro_minvae.inference.svi.elbo import (
-    bernoulli_kl,
-    bound_terms,
-    branches,
-    gaussian_kl,
-    optimal_responsibility,
-    responsibility_of,
-)
+from pyro_minvae.guides.responsibility import branches, optimal_responsibility, responsibility_of
+from pyro_minvae.inference.svi.elbo import bound_terms
 from pyro_minvae.models.distributions import gaussian_parameters
+from pyro_minvae.models.divergences import bernoulli_kl, gaussian_kl
 from pyro_minvae.models.speech import SpeechModel
 
 OPTIMAL = [kind for kind in MIXED_GUIDES if "amortised" not in kind]

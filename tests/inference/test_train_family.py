@@ -106,7 +106,7 @@ def test_what_is_stored_is_what_was_trained(kinds: tuple[str, ...], tmp_path: Pa
 def test_coupled_frames_come_in_stretches(kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches [B, segment, F] within the frames of `batch`; validation takes an utterance at a time, whole."""
     shapes: dict[str, list[torch.Size]] = {"loss": [], "bound": []}
-    loss_of, bound = trainer.svi_loss, trainer.bound_terms
+    loss_of, bound = trainer.per_frame, trainer.bound_terms
 
     def noted(name: str, function):  # type: ignore[no-untyped-def]
         def call(*args, **rest):  # type: ignore[no-untyped-def]
@@ -115,7 +115,7 @@ def test_coupled_frames_come_in_stretches(kinds: tuple[str, ...], monkeypatch: p
 
         return call
 
-    monkeypatch.setattr(trainer, "svi_loss", lambda *parts: noted("loss", loss_of(*parts)))
+    monkeypatch.setattr(trainer, "per_frame", lambda elbo: noted("loss", loss_of(elbo)))
     monkeypatch.setattr(trainer, "bound_terms", noted("bound", bound))
     recipe = family_recipe(*kinds, *defaults(kinds))
     fit, held_out = speech()

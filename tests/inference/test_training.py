@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +11,8 @@ from tiny_training import tiny_recipe, utterances
 from torch import Tensor
 
 from pyro_minvae.config.schema import Recipe
+from pyro_minvae.guides import speech
+from pyro_minvae.guides.base import Guide
 from pyro_minvae.inference.svi import trainer
 from pyro_minvae.inference.svi.trainer import EpochEvent, corrupt, train
 from pyro_minvae.systems.system import System
@@ -156,17 +157,22 @@ def test_every_batch_has_its_own_noise_and_both_passes_hear_the_same(monkeypatch
     """Known faults: one noise for all batches, and other frames corrupted in the responsibility pass."""
     passes: list[tuple[str, Tensor, Tensor]] = []
 
-    def spy(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def call(*args: Any, encoder_input: Tensor | None, **rest: Any) -> Tensor:
-            if encoder_input is not None:
-                passes.append((name, args[-2], encoder_input))
-            return function(*args, encoder_input=encoder_input, **rest)
+    best = speech.optimal_responsibility
 
-        return call
+    def spy(*args: Any, encoder_input: Tensor | None) -> Tensor | None:
+        if encoder_input is not None:
+            passes.append(("q", args[-2], encoder_input))
+        return best(*args, encoder_input=encoder_input)
 
-    loss_of = trainer.svi_loss
-    monkeypatch.setattr(trainer, "svi_loss", lambda *parts: spy("loss", loss_of(*parts)))
-    monkeypatch.setattr(trainer, "optimal_responsibility", spy("q", trainer.optimal_responsibility))
+    sites = Guide.sites
+
+    def heard(self: Guide, power: Tensor, visual: Any, **rest: Any) -> Tensor:
+        if rest["encoder_input"] is not None and self.mixed:
+            passes.append(("loss", power, rest["encoder_input"]))
+        return sites(self, power, visual, **rest)
+
+    monkeypatch.setattr(speech, "optimal_responsibility", spy)
+    monkeypatch.setattr(Guide, "sites", heard)
     data = utterances(6)
     list(train(System(tiny_recipe("min-vae", "training.batch=16")), data[:-2], data[-2:]))
     noises, clean = [], []

@@ -17,8 +17,8 @@ from laws import COUPLED, make_prior, make_sequences, normal_draws
 from scipy import stats
 from torch import Tensor
 
-from pyro_minvae.inference.svi.elbo import gaussian_kl, kl, markov_kl
 from pyro_minvae.models.distributions import MarkovNormal, as_event, normal
+from pyro_minvae.models.divergences import gaussian_kl, kl, markov_kl
 from pyro_minvae.models.priors import Ar1Prior, Prior, RandomWalkPrior
 
 FRAMES, LATENT = 6, 3

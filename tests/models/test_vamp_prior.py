@@ -16,8 +16,9 @@ from tiny_family import family_system
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_minvae.inference.svi.elbo import bound_terms, gaussian_kl, kl
+from pyro_minvae.inference.svi.elbo import bound_terms
 from pyro_minvae.models.distributions import normal
+from pyro_minvae.models.divergences import gaussian_kl, kl
 from pyro_minvae.models.priors import VampPrior
 from pyro_minvae.types import Visual
 

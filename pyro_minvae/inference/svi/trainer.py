@@ -5,20 +5,22 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from pyro.infer import SVI
 from torch import Tensor
 
 from pyro_minvae.config.schema import Recipe, Stage
-from pyro_minvae.guides.base import Guide
+from pyro_minvae.guides.speech import SpeechGuide
 from pyro_minvae.inference.svi.batches import StageData, TrainingError
-from pyro_minvae.inference.svi.elbo import bound_terms, optimal_responsibility, svi_loss
+from pyro_minvae.inference.svi.elbo import bound_terms, elbo_of
+from pyro_minvae.inference.svi.optimiser import GradientError, GroupedAdam
 from pyro_minvae.inference.svi.state import RunState
 from pyro_minvae.models.speech import SpeechModel
-from pyro_minvae.types import Prepared
+from pyro_minvae.types import Prepared, Visual
 
 if TYPE_CHECKING:
     from pyro_minvae.systems.system import System
@@ -120,7 +122,7 @@ class StageRunner:
         self.stage: Stage = self.recipe.training.stages[number]
         self.learned = system.learned(self.stage)
         self.model: SpeechModel = system.model(self.stage.prior)
-        self.guide: Guide = system.guide(self.stage.guide)
+        self.guide = SpeechGuide(self.model, system.guide_network(self.stage.guide))
         self.device = device
         sees = self.model.visual or self.guide.visual
         self.data = StageData(
@@ -137,11 +139,11 @@ class StageRunner:
         """The stage's epochs after `resume`, ending with its best weights in the system."""
         system, stage = self.system, self.stage
         groups = self._start() if resume is None else self._learning()
-        decay = self.recipe.training.weight_decay
-        optimiser = torch.optim.Adam(groups, weight_decay=decay)
+        training = self.recipe.training
+        optimiser = GroupedAdam(groups, clip_norm=training.clip_norm, weight_decay=training.weight_decay)
         best, best_bound, waited, done = copy.deepcopy(system.state_dict()), -math.inf, 0, 0
         if resume is not None:
-            optimiser.load_state_dict(copy.deepcopy(resume.optimiser))
+            optimiser.set_state(copy.deepcopy(resume.optimiser))
             best, best_bound, waited, done = resume.best, resume.best_bound, resume.waited, resume.epoch
         for epoch in range(done + 1, stage.epochs + 1):
             if waited >= stage.patience:
@@ -165,7 +167,7 @@ class StageRunner:
                 best_bound,
                 waited,
                 # A copy: the optimiser goes on to change its own tensors.
-                copy.deepcopy(optimiser.state_dict()),
+                copy.deepcopy(optimiser.get_state()),
                 over and last,
             )
             yield EpochEvent(stage.name, epoch, loss, terms, best_bound, time.perf_counter() - start, state)
@@ -194,15 +196,13 @@ class StageRunner:
             groups.append({"params": parameters, "lr": peak, "peak": peak})
         return groups
 
-    def _epoch(self, epoch: int, optimiser: torch.optim.Adam) -> Generator[StepEvent, None, float]:
-        """One pass over the data; returns the mean loss in nats per frame."""
-        training, stage = self.recipe.training, self.stage
+    def _epoch(self, epoch: int, optimiser: GroupedAdam) -> Generator[StepEvent, None, float]:
+        """One pass over the data by `pyro.infer.SVI`; returns the mean loss in nats per frame."""
+        stage = self.stage
         generator = torch.Generator().manual_seed(self._seed(epoch))
         torch.manual_seed(self._seed(epoch) + 1)
         feed = self.data.epoch(generator)
-        share = (epoch - 1) / stage.epochs
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
+        optimiser.anneal((epoch - 1) / stage.epochs)
         # Only the networks that learn use dropout: a frozen network is a fixed function.
         self.system.eval()
         for part in self.learned:
@@ -210,27 +210,13 @@ class StageRunner:
         # Priors and guides are built around networks that are parts by themselves.
         for name, network in self.system.networks.items():
             network.train(name in self.learned)
-        loss_of = svi_loss(self.model, self.guide)
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        svi = SVI(self.model, self.guide, optimiser, loss=per_frame(elbo_of(self.guide)))
         count, total, steps = 0, 0.0, self.data.steps()
         for step, (power, visual, mixture) in enumerate(feed, start=1):
-            frames = power[..., 0].numel()
             encoder_input = corrupt(power, stage.corrupt_audio) if mixture is None else mixture
-            weight = optimal_responsibility(
-                self.model, self.guide, power, visual, encoder_input=encoder_input
-            )
-            with _divergence(f"stage {stage.name}, epoch {epoch}"):
-                loss = loss_of(power, visual, encoder_input=encoder_input, responsibility=weight) / frames
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
-            if not bool(norm.isfinite()):
-                raise TrainingError(
-                    f"stage {stage.name}, epoch {epoch}: expected finite gradients, found {float(norm)} "
-                    "(a lower learning_rate may help)"
-                )
-            optimiser.step()
-            value = float(loss.detach())
+            with _divergence(f"stage {stage.name}, epoch {epoch}"), self.guide.given(encoder_input):
+                value = svi.step(power, visual)
+            frames = power[..., 0].numel()
             count, total = count + frames, total + value * frames
             yield StepEvent(stage.name, epoch, step, steps, value)
         return total / count
@@ -261,6 +247,15 @@ class StageRunner:
         return (self.recipe.seed * 1_000_003 + self.number * 10_007 + epoch) * 2
 
 
+def per_frame(elbo: Any) -> Callable[..., Tensor]:
+    """Pyro's loss in nats per frame, whose gradients do not depend on the size of the batch."""
+
+    def loss(model: SpeechModel, guide: SpeechGuide, power: Tensor, visual: Visual | None) -> Tensor:
+        return elbo.differentiable_loss(model, guide, power, visual) / power[..., 0].numel()
+
+    return loss
+
+
 def corrupt(power: Tensor, share: float) -> Tensor | None:
     """What the audio encoder hears: uniform noise on the power [N, F] of a random `share` of the frames.
 
@@ -274,9 +269,11 @@ def corrupt(power: Tensor, share: float) -> Tensor | None:
 
 @contextmanager
 def _divergence(where: str) -> Iterator[None]:
-    """Turn the distributions' refusal of NaN or infinity (a diverged run) into one line; all else passes."""
+    """Turn the refusal of NaN or infinity by distributions or optimiser (a diverged run) into one line."""
     try:
         yield
+    except GradientError as error:
+        raise TrainingError(f"{where}: {error} (a lower learning_rate may help)") from None
     except ValueError as error:
         reason = str(error).splitlines()[0]
         if not reason.startswith(("Expected parameter", "Expected value argument")):

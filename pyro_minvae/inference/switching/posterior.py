@@ -7,9 +7,9 @@ from torch import Tensor
 
 from pyro_minvae.inference.mcem.wiener import second_moment
 from pyro_minvae.inference.mcmc.draws import Randomness, normal
-from pyro_minvae.inference.svi.elbo import gaussian_kl, kl
 from pyro_minvae.models import distributions
 from pyro_minvae.models.distributions import gaussian_parameters
+from pyro_minvae.models.divergences import gaussian_kl, kl
 from pyro_minvae.models.gain import GainPrior, mean_field_gain
 from pyro_minvae.models.noisy import Source, log_likelihood
 from pyro_minvae.models.priors import Components

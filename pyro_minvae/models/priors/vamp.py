@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from pyro_minvae.models.distributions import VectorMixture
 from pyro_minvae.models.priors.base import Prior
 from pyro_minvae.types import Visual
 
@@ -48,4 +49,4 @@ class VampPrior(Prior):
         # Above this a power spectrum at full scale 1 is no sound, and the exponential would overflow.
         parts = self.posterior(self.log_power.clamp(max=30.0).exp(), Visual(self.lips, everywhere))
         weights = dist.Categorical(logits=torch.zeros_like(self.lips[:, 0]), validate_args=False)
-        return (dist.MixtureSameFamily(weights, parts, validate_args=False),)
+        return (VectorMixture(weights, parts, validate_args=False),)
