@@ -32,7 +32,7 @@ from pyro_minvae.evaluation.plots import draw
 from pyro_minvae.features.stft import analyse, power, synthesise
 from pyro_minvae.inference.mcem.wiener import masks
 from pyro_minvae.models.noise.base import Nmf
-from pyro_minvae.models.noisy import Source, noisy_speech
+from pyro_minvae.models.noisy import NoisyMixture, Source
 from pyro_minvae.systems.system import System
 from pyro_minvae.types import Visual
 
@@ -95,14 +95,10 @@ class Scene:
         guide(power, visual)
 
     def noisy(self) -> None:
-        """p(alpha, z, x | v, W, H, g): what Monte-Carlo EM fits to a recording."""
+        """p(W, H, g, alpha, z, x | v): what Monte-Carlo EM fits to a recording."""
         model = self.system.model()
-        noise = Nmf(self.power, rank=2)
-        gain = pyro.param("g", torch.ones(1, FRAMES), constraint=constraints.positive)
-        W = pyro.param("W", noise.W, constraint=constraints.positive)
-        H = pyro.param("H", noise.H, constraint=constraints.positive)
         source = Source(model, self._visual(model.visual), self.power)
-        noisy_speech([source], (W @ H).mT, gain, self.power)
+        NoisyMixture([source], Nmf(self.power, rank=2), proper=True)(self.power)
 
 
 def render(drawn: Callable[[], None]) -> bytes:

@@ -8,18 +8,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Enhancer", "InputError", "Separator", "__version__", "load_recipe"]
+__all__ = [
+    "Enhancer",
+    "InputError",
+    "NoisyMixture",
+    "Separator",
+    "SpeechModel",
+    "System",
+    "__version__",
+    "load_recipe",
+]
 
 if TYPE_CHECKING:
     from pyro_minvae.config.load import load_recipe
     from pyro_minvae.errors import InputError
+    from pyro_minvae.models.noisy import NoisyMixture
+    from pyro_minvae.models.speech import SpeechModel
     from pyro_minvae.pipelines.enhancer import Enhancer
     from pyro_minvae.pipelines.separator import Separator
+    from pyro_minvae.systems.system import System
 
 _HOMES = {
     "Enhancer": "pyro_minvae.pipelines.enhancer",
     "InputError": "pyro_minvae.errors",
+    "NoisyMixture": "pyro_minvae.models.noisy",
     "Separator": "pyro_minvae.pipelines.separator",
+    "SpeechModel": "pyro_minvae.models.speech",
+    "System": "pyro_minvae.systems.system",
     "load_recipe": "pyro_minvae.config.load",
 }
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import pyro.distributions as dist
+from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_minvae.inference.ops.minimisers import minimiser
 from pyro_minvae.models.noise.base import TINY
@@ -25,6 +29,25 @@ class GainPrior(NamedTuple):
         a, b = self.shape, self.rate
         constant = a * math.log(b) - math.lgamma(a) if b > 0 else 0.0
         return (a - 1) * gain.log() - b * gain + constant
+
+    def flat(self, shape: Sequence[int]) -> TorchDistribution:
+        """The improper prior of b = 0 as a site of that shape: density g^(a - 1), which can be conditioned on only."""
+        return _Power(self.shape - 1, shape)
+
+
+class _Power(dist.ImproperUniform):
+    """Density prod g^c of positive numbers, one event."""
+
+    def __init__(self, exponent: float, shape: Sequence[int]) -> None:
+        self.exponent = exponent
+        super().__init__(constraints.independent(constraints.positive, len(shape)), (), tuple(shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.exponent * value.log().sum(tuple(range(value.dim() - len(self.event_shape), value.dim())))
+
+
+FLAT = GainPrior(1.0, 0.0)
+"""Maximum likelihood."""
 
 
 def marginal_gain(gain: Tensor, up: Tensor, down: Tensor, prior: GainPrior) -> Tensor:

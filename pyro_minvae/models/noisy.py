@@ -1,4 +1,4 @@
-"""The observed sound: speakers plus noise, as a Pyro model and as the density that the engine uses."""
+"""The observed sound: speakers plus noise, as a Pyro program and as the density that the engine uses."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from typing import Any, NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_minvae.fused import speech as fused
 from pyro_minvae.inference.ops.workspace import Workspace, cut, joined, tiles
-from pyro_minvae.models.distributions import as_event
+from pyro_minvae.models.distributions import as_event, marginal
+from pyro_minvae.models.gain import FLAT, GainPrior
 from pyro_minvae.models.likelihoods import ComplexGaussianPower
+from pyro_minvae.models.noise.base import Noise
 from pyro_minvae.models.speech import SpeechModel, frame_plates
 from pyro_minvae.types import Visual
+
+# The rate of a gain whose prior has to be proper and says little: Gamma(a, VAGUE).
+VAGUE = 0.01
 
 
 class Source(NamedTuple):
@@ -32,43 +38,85 @@ class Source(NamedTuple):
     led: bool = True
 
 
-def noisy_speech(sources: Sequence[Source], noise: Tensor, gain: Tensor, power: Tensor) -> None:
-    """The Pyro model of a noisy recording: x_fn ~ N_c(0, sum_j g_jn sigma_f(z_jn) + (W H)_fn).
+class NoisyMixture:
+    """p(W, H, g, alpha, z, w, x | v): a noisy recording, x_fn ~ N_c(0, sum_j g_jn sigma_f(z_jn) / w_jfn + (W H)_fn).
 
-    (derivations, eqs. 6.1, 6.2 and 7.1)
+    (derivations, eqs. 6.1, 6.2, 7.1 and sec. 12)
 
-    Sites: "alpha_j" (mixture priors), "z_j" and "w_j" (heavy-tailed speech: variance g sigma / w) for each source j,
-    the deterministic "noise", and "x", the observed power of the mixture; one plate "frames", unless a source couples
-    them. The engine (`inference.mcem.loop`) computes the same density without handlers.
+    Sites: those of the noise model, "W" [K, F] and "H" [K, N] for NMF (see its `sites`); "gain" [J, N]; for each
+    speaker j "alpha_j" (mixture priors), "z_j" [N, L] and "w_j" [N, F] (heavy-tailed speech); the deterministic "noise"
+    [N, F]; "x" [N, F], the power of the mixture, observed or sampled. One plate "frames", unless frames are coupled.
+    The engine (`inference.mcem`) computes the same density without handlers, and a test keeps the two equal.
+
+    Maximum likelihood is a flat prior, an improper site: it can be conditioned on, not sampled. `proper` puts vague
+    ones in their place, for NUTS and `Predictive`.
 
     Args:
         sources: the speakers; their `start` is not used.
-        noise: (W H)' [N, F], linear power.
-        gain: g [J, N].
-        power: |x|^2 [N, F].
+        noise: the noise model, or a known variance (W H)' [N, F].
+        gain_prior: of g_jn; flat if its rate is 0.
+        proper: whether flat priors become vague ones.
+        summed: whether alpha is summed out of p(z | v) (see `SpeechModel.summed`) in place of a site.
     """
-    with frame_plates(power.shape[:-1], any(source.model.coupled for source in sources)) as event_dim:
-        variance = pyro.deterministic("noise", noise, event_dim=event_dim)
-        for index, source in enumerate(sources):
-            variance = variance + gain[index][..., None] * _speech(source, index, power, event_dim)
-        pyro.sample("x", ComplexGaussianPower(variance.log()).to_event(event_dim), obs=power)
 
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        noise: Noise | Tensor,
+        gain_prior: GainPrior = FLAT,
+        *,
+        proper: bool = False,
+        summed: bool = False,
+    ) -> None:
+        self.sources, self.noise, self.gain_prior = list(sources), noise, gain_prior
+        self.proper, self.summed = proper, summed
 
-def _speech(source: Source, index: int, power: Tensor, event_dim: int) -> Tensor:
-    """The sites of one speaker; returns its variance sigma(z), or sigma(z) / w, [..., N, F]."""
-    model, visual = source.model, source.visual
-    alpha = None
-    if model.prior.mixed:
-        switch = dist.Bernoulli(model.prior.audio_weight(visual))
-        # Where another speaker couples frames there is no plate that would make one alpha of each.
-        alpha = pyro.sample(
-            f"alpha_{index}", as_event(switch, power.shape[:-1]) if event_dim == 2 else switch
-        )
-    prior = model.prior.given(alpha, visual, power.shape[-2])
-    z = pyro.sample(f"z_{index}", as_event(prior, power.shape[:-1]) if event_dim == 2 else prior)
-    variance = model.variance(z, visual)
-    weight = model.likelihood.sample_weight(f"w_{index}", variance, event_dim)
-    return variance if weight is None else variance / weight
+    def __call__(self, power: Tensor | None = None) -> Tensor:
+        """The Pyro model of |x|^2 [N, F], linear power, which is sampled where it is None; returns it.
+
+        Raises:
+            ValueError: if the power has another number of frames or bins than the noise.
+        """
+        noise = self.noise if isinstance(self.noise, Tensor) else self.noise.sites(proper=self.proper)
+        if power is not None and power.shape != noise.shape:
+            raise ValueError(f"expected power of shape {list(noise.shape)}, got {list(power.shape)}")
+        gain = self._gain(noise)
+        shape = tuple(noise.shape[:-1])
+        with frame_plates(shape, any(source.model.coupled for source in self.sources)) as event_dim:
+            variance = pyro.deterministic("noise", noise, event_dim=event_dim)
+            for index, source in enumerate(self.sources):
+                speech = self._speech(source, index, shape, event_dim)
+                variance = variance + gain[index][..., None] * speech
+            law = ComplexGaussianPower(variance.log(), validate_args=False)
+            return pyro.sample("x", law.to_event(event_dim), obs=power)
+
+    def _gain(self, noise: Tensor) -> Tensor:
+        """The site of g [J, N], one event, since the plate of frames has no place for speakers."""
+        shape = (len(self.sources), *noise.shape[:-1])
+        a, b = self.gain_prior
+        if b == 0 and not self.proper:
+            prior: TorchDistribution = self.gain_prior.flat(shape)
+        else:
+            like = noise.new_ones(shape)
+            prior = dist.Gamma(a * like, (b if b > 0 else VAGUE) * like).to_event(len(shape))
+        return pyro.sample("gain", prior)
+
+    def _speech(self, source: Source, index: int, shape: tuple[int, ...], event_dim: int) -> Tensor:
+        """The sites of one speaker; returns its variance sigma(z), or sigma(z) / w, [..., N, F]."""
+        model, visual = source.model, source.visual
+        alpha = None
+        if self.summed and model.prior.mixed:
+            prior = marginal(model.prior.audio_weight(visual), *model.prior.conditionals(visual))
+        else:
+            if model.prior.mixed:
+                switch = dist.Bernoulli(model.prior.audio_weight(visual))
+                # Where another speaker couples frames there is no plate that would make one alpha of each.
+                alpha = pyro.sample(f"alpha_{index}", as_event(switch, shape) if event_dim == 2 else switch)
+            prior = model.prior.given(alpha, visual, shape[-1])
+        z = pyro.sample(f"z_{index}", as_event(prior, shape) if event_dim == 2 else prior)
+        variance = model.variance(z, visual)
+        weight = model.likelihood.sample_weight(f"w_{index}", variance, event_dim)
+        return variance if weight is None else variance / weight
 
 
 def log_likelihood(power: Tensor, variance: Tensor, workspace: Workspace | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_minvae.inference.mcem.targets import marginal_target
 from pyro_minvae.inference.mcmc.base import Target
-from pyro_minvae.models.noisy import Source, noisy_speech
+from pyro_minvae.models.noisy import NoisyMixture, Source
 
 COUNT, LATENT = 3, 3
 Kinds = tuple[str, str, str]
@@ -95,8 +95,8 @@ class Scene:
         sites = {f"z_{j}": self.z[j] for j in range(len(self.sources))}
         sites |= {f"alpha_{j}": alpha for j, alpha in alphas.items()}
         sites |= {f"w_{j}": self.w[j] for j in self.weighted}
-        model = poutine.condition(noisy_speech, sites)
-        trace = poutine.trace(model).get_trace(self.sources, self.noise, self.gain, self.power)
+        model = poutine.condition(NoisyMixture(self.sources, self.noise), {**sites, "gain": self.gain})
+        trace = poutine.trace(model).get_trace(self.power)
         assert torch.equal(trace.nodes["noise"]["value"], self.noise)
         return trace.log_prob_sum()
 
@@ -136,7 +136,8 @@ def test_its_gradient_too(speakers: tuple[Kinds, ...]) -> None:
 def test_sites_of_the_recording(speakers: tuple[Kinds, ...], lips: bool) -> None:
     """Their names, and one value for every frame."""
     scene = Scene(speakers, lips=lips)
-    trace = poutine.trace(noisy_speech).get_trace(scene.sources, scene.noise, scene.gain, scene.power)
+    mixture = poutine.condition(NoisyMixture(scene.sources, scene.noise), {"gain": scene.gain})
+    trace = poutine.trace(mixture).get_trace(scene.power)
     shapes = {name: trace.nodes[name]["value"].shape for name in trace.nodes if name[0] in "azwx"}
     expected = {"x": (COUNT, BINS)}
     for j, source in enumerate(scene.sources):

@@ -13,7 +13,6 @@ from torch import Tensor
 from pyro_minvae.inference.mcem.statistics import Statistics
 from pyro_minvae.models.noise.ard import ArdNmf
 from pyro_minvae.models.noise.base import Nmf, stack
-from pyro_minvae.models.noise.gamma_chain import ChainNmf
 
 NAMES = sorted(MODELS)
 every_model = pytest.mark.parametrize("name", NAMES)
@@ -171,18 +170,6 @@ def test_unequal_models_are_not_stacked() -> None:
             stack(models, 9)
 
 
-def site_values(model: Nmf) -> dict[str, Tensor]:
-    """The model's parameters as its Pyro sites have them."""
-    values = {"W": model.W.mT}
-    if isinstance(model, ChainNmf):
-        values |= {"level": model.A[..., 0].log(), "steps": (model.A[..., :-1] / model.A[..., 1:]).log()}
-    else:
-        values |= {"A": model.A}
-    if isinstance(model, ArdNmf):
-        values |= {"relevance": model.relevance}
-    return values
-
-
 @every_model
 @pytest.mark.parametrize("batch", [(), (2,)])
 def test_log_prior_is_that_of_the_pyro_sites(name: str, batch: tuple[int, ...]) -> None:
@@ -190,7 +177,7 @@ def test_log_prior_is_that_of_the_pyro_sites(name: str, batch: tuple[int, ...]) 
     model = make_model(name, problem.power)
     for _ in range(3):
         model.update(problem.statistics())
-    trace = poutine.trace(poutine.condition(model.sites, data=site_values(model))).get_trace()
+    trace = poutine.trace(poutine.condition(model.sites, data=model.site_values())).get_trace()
     torch.testing.assert_close(trace.log_prob_sum(), model.log_prior().sum())
     torch.testing.assert_close(trace.nodes["_RETURN"]["value"], model.variance())
 

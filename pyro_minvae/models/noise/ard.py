@@ -22,7 +22,7 @@ class ArdNmf(Nmf):
     relevance determination in nonnegative matrix factorization with the beta-divergence", L1-ARD at beta = 0.
     """
 
-    per_recording = ("rate", "relevance")
+    per_recording = ("loudness", "rate", "relevance")
     relevance: Tensor  # lambda [..., K]
 
     def __init__(
@@ -55,8 +55,8 @@ class ArdNmf(Nmf):
         relevance = dist.InverseGamma(self.shape, self.rate[..., None]).log_prob(scale)
         return (factors + relevance).sum(-1)
 
-    def sites(self) -> Tensor:
-        """Sites "relevance" [..., K], "W" [..., K, F] and "A" [..., K, M]."""
+    def sites(self, *, proper: bool = False) -> Tensor:
+        """Sites "relevance" [..., K], "W" [..., K, F] and "H" [..., K, N] (or "A" [..., K, M]), all of them proper."""
         *_, bins, rank = self.W.shape
         rate = self.rate[..., None].expand(*self.rate.shape, rank)
         inverse = dist.InverseGamma(torch.full_like(rate, self.shape), rate)
@@ -66,8 +66,12 @@ class ArdNmf(Nmf):
             mean = scale[..., None].expand(*scale.shape, size)
             return pyro.sample(name, dist.Exponential(1 / mean).to_event(mean.dim()))
 
-        W, A = factor("W", bins), factor("A", self.A.shape[-1])
-        return (W.mT @ self._spread(A)).mT
+        W, A = factor("W", bins), factor(self._activations, self.A.shape[-1])
+        return (W.mT @ self._spread(A)).mT + TINY
+
+    def site_values(self) -> dict[str, Tensor]:
+        """lambda, W' and the activations."""
+        return {"relevance": self.relevance, **super().site_values()}
 
     def _size(self) -> Tensor:
         """F + M, the number of factors that share a relevance, scalar or [...]."""

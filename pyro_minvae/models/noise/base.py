@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
@@ -47,11 +48,15 @@ class Noise(Protocol):
     def log_prior(self) -> Tensor:
         """Log density of the parameters in nats, one number for each recording [...]."""
 
-    def sites(self) -> Tensor:
+    def sites(self, *, proper: bool = False) -> Tensor:
         """Pyro sites that sample the parameters from their prior; the variance [..., N, F] that they give.
 
-        The joint log density of these sites at the model's own parameters is `log_prior()`.
+        The joint log density of these sites at `site_values()` is `log_prior()`. With `proper`, improper priors give
+        way to vague ones, so that all can be sampled.
         """
+
+    def site_values(self) -> dict[str, Tensor]:
+        """The parameters as they are, by the names of their sites and as these have them."""
 
 
 class Nmf:
@@ -66,7 +71,7 @@ class Nmf:
     """
 
     # Attributes besides W, A and B with one value for each recording, [...] or [..., K].
-    per_recording: tuple[str, ...] = ()
+    per_recording: tuple[str, ...] = ("loudness",)
     # Which columns of A are the recording's own, [..., M]; None: all. The others pad a batch (see `stack`).
     live: Tensor | None = None
     # Of the multiplicative updates without a prior.
@@ -98,6 +103,8 @@ class Nmf:
         if not all_finite(power):
             raise ValueError("expected finite power, got NaN or infinity")
         *batch, frames, bins = power.shape
+        # What activations are on average where the noise is as loud as the mixture [...].
+        self.loudness = power.mean((-1, -2)).clamp_min(TINY) * bins / rank
         self.bumps = raised_cosine_basis(frames, smooth).to(power) if smooth > 1 else None
         columns = frames if self.bumps is None else self.bumps.shape[0]
 
@@ -107,9 +114,7 @@ class Nmf:
         self.W = draw(*batch, bins, rank) if spectra is None else _starting(spectra, (*batch, bins, rank))
         # Loud on purpose: the noise gives way to speech that earns its share, where a start at the mixture's own
         # level lets speech models explain noise (0.5 dB SI-SDR worse with an audio-only model at -5 dB).
-        self.A = (
-            draw(*batch, rank, columns) * power.mean((-1, -2))[..., None, None].clamp_min(TINY) * bins / rank
-        )
+        self.A = draw(*batch, rank, columns) * self.loudness[..., None, None]
         self._normalise()
 
     @property
@@ -158,11 +163,27 @@ class Nmf:
         *batch, bins, rank = self.W.shape
         return self.W.new_full(batch, rank * math.lgamma(bins))
 
-    def sites(self) -> Tensor:
-        """Sites "W" [..., K, F], Dirichlet(1), and "A" [..., K, M], improper: condition on it to sample."""
+    def sites(self, *, proper: bool = False) -> Tensor:
+        """Sites "W" [..., K, F], Dirichlet(1), and the activations "H" [..., K, N], or "A" [..., K, M] where H = A B.
+
+        These are flat, or Exponential with noise as loud as the mixture for a mean.
+        """
         W = self._spectra_site()
-        A = pyro.sample("A", flat(self.A.shape, constraints.positive))
-        return (W @ self._spread(A)).mT
+        if proper:
+            rate = (1 / self.loudness)[..., None, None].expand(self.A.shape)
+            prior: TorchDistribution = dist.Exponential(rate).to_event(self.A.dim())
+        else:
+            prior = flat(self.A.shape, constraints.positive)
+        return (W @ self._spread(pyro.sample(self._activations, prior))).mT + TINY
+
+    def site_values(self) -> dict[str, Tensor]:
+        """W' and the activations."""
+        return {"W": self.W.mT, self._activations: self.A}
+
+    @property
+    def _activations(self) -> str:
+        """The name of their site."""
+        return "H" if self.bumps is None else "A"
 
     def _spectra_site(self) -> Tensor:
         *batch, bins, rank = self.W.shape

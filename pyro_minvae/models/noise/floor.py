@@ -29,6 +29,7 @@ class Floor(Nmf):
         """
         if not level < 0:
             raise ValueError(f"expected a level below 0 dB, got {level}")
+        self.loudness = power.mean((-1, -2))
         # An Nmf of one column and one level, so that floors stack as other noise does; nothing is drawn.
         self.bumps = raised_cosine_basis(power.shape[-2], math.inf).to(power)
         self.W = power.mean(-2)[..., None] + TINY
@@ -42,6 +43,10 @@ class Floor(Nmf):
         """0 [...]: nothing is fitted."""
         return self.W.new_zeros(self.W.shape[:-2])
 
-    def sites(self) -> Tensor:
+    def sites(self, *, proper: bool = False) -> Tensor:
         """No sites; the variance itself."""
         return self.variance()
+
+    def site_values(self) -> dict[str, Tensor]:
+        """None."""
+        return {}

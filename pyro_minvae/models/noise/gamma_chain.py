@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
@@ -15,6 +16,9 @@ from torch.nn.functional import pad
 from pyro_minvae.fused import noise as fused
 from pyro_minvae.inference.ops.minimisers import Slope, minimiser, slopes
 from pyro_minvae.models.noise.base import TINY, Nmf, flat
+
+# Standard deviation of the log level where it has to be proper: a factor of 20 either way.
+SPREAD = 3.0
 
 
 class _Links(NamedTuple):
@@ -70,16 +74,28 @@ class ChainNmf(Nmf):
         terms = s * (log_step - log_step.exp()) + (s * math.log(s) - math.lgamma(s))
         return super().log_prior() + (terms * (self._links()[0][..., None, 1:-1] > 0)).sum((-1, -2))
 
-    def sites(self) -> Tensor:
-        """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, improper: condition on it to sample, and
-        "steps" [..., K, M - 1], log e with e ~ Gamma(s, s)."""
+    def sites(self, *, proper: bool = False) -> Tensor:
+        """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, and "steps" [..., K, M - 1], log e.
+
+        e ~ Gamma(s, s); the level is flat, or normal around that of noise as loud as the mixture.
+        """
         W = self._spectra_site()
-        level = pyro.sample("level", flat(self.A.shape[:-1], constraints.real))
+        shape = self.A.shape[:-1]
+        if proper:
+            middle = self.loudness.log()[..., None].expand(shape)
+            prior: TorchDistribution = dist.Normal(middle, SPREAD).to_event(len(shape))
+        else:
+            prior = flat(shape, constraints.real)
+        level = pyro.sample("level", prior)
         s = self.A.new_full(self._log_steps().shape, self.strength)
         gamma = dist.TransformedDistribution(dist.Gamma(s, s), dist.transforms.ExpTransform().inv)
         steps = pyro.sample("steps", gamma.to_event(s.dim()))
         log_A = torch.cat([level[..., None], level[..., None] - steps.cumsum(-1)], -1)
-        return (W @ self._spread(log_A.exp())).mT
+        return (W @ self._spread(log_A.exp())).mT + TINY
+
+    def site_values(self) -> dict[str, Tensor]:
+        """W', log a_1 and log e."""
+        return {"W": self.W.mT, "level": self.A[..., 0].log(), "steps": self._log_steps()}
 
     def _log_steps(self) -> Tensor:
         """log e_m = log a_(m-1) - log a_m [..., K, M - 1]."""
