@@ -20,7 +20,7 @@ Bar = Callable[[Sequence[EnhancementJob], int], AbstractContextManager[Callable[
 def run_all(
     jobs: Sequence[EnhancementJob], enhancer: Enhancer, bar: Bar, *, seed: int = 0
 ) -> Iterator[tuple[EnhancementJob, Done | InputError]]:
-    """What becomes of each job, in groups as they are finished; a job that fails gives the reason.
+    """What becomes of each job, in groups as they are finished; a job that fails gives the reason, whatever it is.
 
     Recordings of one block go through the loop side by side, as many as `inference.batch` and `batch_s` let, each as if
     it came alone: those that lips guide by themselves, since the loop differs. No more than two such groups and the
@@ -30,8 +30,8 @@ def run_all(
     for job in jobs:
         try:
             opened = job.open(enhancer, seed)
-        except InputError as error:
-            yield job, error
+        except Exception as error:
+            yield job, reason(job, error)
             continue
         if job.report is not None or len(blocks(enhancer, opened)) > 1:
             yield from run_together([(job, opened)], enhancer, bar)
@@ -56,11 +56,7 @@ def run_together(
         if len(group) == 1:
             outcomes = [_attempt(*group[0], enhancer, watch=counter)]
         else:
-            results = enhancer.many([opened.recording for _, opened in group], watch=counter)
-            outcomes = [
-                _attempt(job, opened, enhancer, result=result)
-                for (job, opened), result in zip(group, results, strict=True)
-            ]
+            outcomes = _side_by_side(group, enhancer, counter)
     yield from zip([job for job, _ in group], outcomes, strict=True)
 
 
@@ -95,8 +91,30 @@ class Counter:
         self.show((self.rounds - 1) * self.iterations + state.iteration, state)
 
 
+def _side_by_side(
+    group: Sequence[tuple[EnhancementJob, Opened]], enhancer: Enhancer, counter: Counter
+) -> list[Done | InputError]:
+    """Several recordings in one loop; where that fails, each by itself, so that one costs no other its result."""
+    try:
+        results = enhancer.many([opened.recording for _, opened in group], watch=counter)
+    except Exception:
+        return [_attempt(job, opened, enhancer) for job, opened in group]
+    return [
+        _attempt(job, opened, enhancer, result=result)
+        for (job, opened), result in zip(group, results, strict=True)
+    ]
+
+
 def _attempt(job: EnhancementJob, opened: Opened, enhancer: Enhancer, **given: object) -> Done | InputError:
     try:
         return job.finish(enhancer, opened, **given)  # type: ignore[arg-type]
-    except InputError as error:
+    except Exception as error:
+        return reason(job, error)
+
+
+def reason(job: EnhancementJob, error: Exception) -> InputError:
+    """What went wrong with a recording, in one line that names it."""
+    if isinstance(error, InputError):
         return error
+    said = [*str(error).strip().splitlines(), ""][0]
+    return InputError(f"{job.audio}: expected to be enhanced, found {type(error).__name__}: {said}")

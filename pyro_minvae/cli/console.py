@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,12 +19,23 @@ def console() -> Console:
 
 def say(line: str) -> None:
     """One plain line of result on standard output."""
-    print(line, flush=True)
+    print(printable(line, sys.stdout), flush=True)
+
+
+def complain(line: str) -> None:
+    """One plain line on standard error."""
+    print(printable(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 def warn(line: str) -> None:
     """One line of warning on standard error."""
-    console().print(f"warning: {line}", markup=False)
+    console().print(printable(f"warning: {line}", sys.stderr), markup=False)
+
+
+def printable(line: str, stream: TextIO) -> str:
+    """The line with `?` for what the stream cannot show: letters of names that its encoding lacks, or no letters."""
+    encoding = stream.encoding or "utf-8"
+    return line.encode(encoding, "replace").decode(encoding)
 
 
 def progress(*fields: str) -> Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,13 @@ def enhance(
         Path | None, typer.Option(help="Lips for a single INPUT: a video, or crops (.npz, .npy, .mat).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Output file for one INPUT, folder for several [default: beside it].")
+        Path | None,
+        typer.Option(
+            "--out",
+            "--output",
+            "-o",
+            help="Output file for one INPUT, or a folder; beside the input without it.",
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="Bundled model or folder of a trained one.")] = "min-vae-grid",
     seed: Seed = 0,
@@ -40,29 +45,45 @@ def enhance(
         Path | None,
         typer.Option(help="Modes over time as .csv for one INPUT, folder for several (switching models)."),
     ] = None,
+    mix: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the estimate in what is written; without it as the recording's noise asks.",
+        ),
+    ] = None,
+    atten_lim: Annotated[
+        float | None, typer.Option(min=0, metavar="DB", help="Lower the noise by that much at most (dB).")
+    ] = None,
     device: Device = "cpu",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No line for each result; errors stay.")
+    ] = False,
 ) -> None:
     """Enhance noisy speech, guided by the lips where there is a video."""
     from pyro_minvae.cli.batches import run_all
-    from pyro_minvae.cli.console import warn
+    from pyro_minvae.cli.console import complain, warn
     from pyro_minvae.cli.files import plan
     from pyro_minvae.pipelines.enhancer import Enhancer
 
     jobs = plan(inputs, video=video, out=out, noise_out=noise_out, report=report, switches=switches)
-    enhancer = Enhancer.from_pretrained(model, device=device, preset=preset, overrides=settings or [])
+    asked = {"inference.mix": mix, "inference.attenuation_db": atten_lim}
+    overrides = [*(settings or []), *(f"{key}={value}" for key, value in asked.items() if value is not None)]
+    enhancer = Enhancer.from_pretrained(model, device=device, preset=preset, overrides=overrides)
     if enhancer.caution:
         warn(f"{model}: {enhancer.caution}")
     failed = 0
     for job, outcome in run_all(jobs, enhancer, _bar, seed=seed):
         if not isinstance(outcome, InputError):
-            _tell(job, outcome)
+            _tell(job, outcome, quiet)
         elif len(jobs) == 1:
             raise outcome
         else:
             failed += 1
-            print(f"error: {outcome}", file=sys.stderr)
+            complain(f"error: {outcome}")
     if failed:
-        print(f"{failed} of {len(jobs)} recordings failed", file=sys.stderr)
+        complain(f"{failed} of {len(jobs)} recordings failed")
         raise typer.Exit(2)
 
 
@@ -88,12 +109,14 @@ def _bar(jobs: Sequence[EnhancementJob], iterations: int) -> Iterator[Callable[[
         yield show
 
 
-def _tell(job: EnhancementJob, done: Done) -> None:
-    """Warnings, and a line of figures."""
+def _tell(job: EnhancementJob, done: Done, quiet: bool) -> None:
+    """Warnings, and unless `quiet` a line of figures."""
     from pyro_minvae.cli.console import say, warn
 
     for line in done.warnings:
         warn(line)
+    if quiet:
+        return
     result = done.result
     trust = "-" if result.responsibility is None else f"{result.responsibility:.2f}"
     say(

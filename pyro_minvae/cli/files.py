@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pyro_minvae.data.folder import pair_by_stem
+from pyro_minvae.data.folder import by_stem, item_of
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.page import Reporter, check_report
 from pyro_minvae.evaluation.switches import check_switches, write_switches
@@ -49,7 +49,8 @@ class Opened(NamedTuple):
 class EnhancementJob(NamedTuple):
     """One recording: sound from `audio`, lips from `video` (or None), results to `out` and `noise_out` (or None).
 
-    `report` is where a diagnosis of the enhancement goes, `switches` a table of the modes over time, if at all.
+    `report` is where a diagnosis of the enhancement goes, `switches` a table of the modes over time, if at all. A job
+    with a `fault` cannot be done: the recordings beside it are.
     """
 
     audio: Path
@@ -58,6 +59,7 @@ class EnhancementJob(NamedTuple):
     noise_out: Path | None
     report: Path | None = None
     switches: Path | None = None
+    fault: str = ""
 
     def run(
         self, enhancer: Enhancer, *, seed: int = 0, watch: Callable[[EMState], None] | None = None
@@ -75,6 +77,8 @@ class EnhancementJob(NamedTuple):
         Raises:
             InputError: if a file cannot be read, or is nothing to enhance.
         """
+        if self.fault:
+            raise InputError(self.fault)
         audio = coded_for(self.out, read_audio(self.audio))
         checked(audio.waveform, audio.rate)
         # Where no lips can help the video is left alone; it says why.
@@ -140,39 +144,53 @@ def plan(
 ) -> list[EnhancementJob]:
     """Pair sounds with lips and with outputs, and check that every output can be written before any work.
 
+    What is wrong with one of several recordings is the `fault` of its job.
+
     Raises:
-        InputError: for a missing input, an empty folder, `video` with several inputs, outputs that collide with
-            each other or with an input, a suffix that cannot be written, or a folder that cannot be written to.
+        InputError: for a missing input, an empty folder, `video` with several inputs, a folder that cannot be written
+            to; for a single recording also an output that is an input, a suffix that cannot be written.
     """
-    pairs: list[tuple[Path, Path | None]] = []
+    found: list[_Found] = []
     for path in inputs:
-        pairs += _expand(path, with_results=out is not None)
+        found += _expand(path, with_results=out is not None)
+    if out is None and len(inputs) > 1:
+        # As in a folder, what an earlier run wrote beside its input is no input.
+        stems = {(one.audio.parent, one.audio.stem) for one in found}
+        found = [one for one in found if (one.audio.parent, _origin(one.audio.stem)) not in stems]
     if video is not None:
-        if len(pairs) != 1:
-            raise InputError(f"--video {video}: expected a single INPUT with it, found {len(pairs)}")
+        if len(found) != 1:
+            raise InputError(f"--video {video}: expected a single INPUT with it, found {len(found)}")
         if not os.path.exists(video):
             raise InputError(f"{video}: expected a video or lip crops, found no such file")
-        pairs = [(pairs[0][0], video)]
-    single = len(pairs) == 1 and not os.path.isdir(inputs[0])
+        found = [_Found(found[0].audio, video)]
+    single = len(found) == 1 and not os.path.isdir(inputs[0])
     for target in (out, noise_out, report, switches):
         if target is not None and not single:
             make_folder(target, "a folder for the results")
     jobs = [
         EnhancementJob(
-            audio,
-            lips,
-            _output(audio, out, single, ENHANCED),
-            None if noise_out is None else _output(audio, noise_out, single, NOISE),
-            None if report is None else _beside(audio, report, single, ".html"),
-            None if switches is None else _beside(audio, switches, single, ".csv"),
+            one.audio,
+            one.video,
+            _output(one.audio, out, single, ENHANCED),
+            None if noise_out is None else _output(one.audio, noise_out, single, NOISE),
+            None if report is None else _beside(one.audio, report, single, ".html"),
+            None if switches is None else _beside(one.audio, switches, single, ".csv"),
+            one.fault,
         )
-        for audio, lips in pairs
+        for one in found
     ]
-    _check(jobs)
-    return jobs
+    return _checked(jobs)
 
 
-def _expand(path: Path, *, with_results: bool) -> list[tuple[Path, Path | None]]:
+class _Found(NamedTuple):
+    """A recording, its lips, and why it cannot be enhanced."""
+
+    audio: Path
+    video: Path | None
+    fault: str = ""
+
+
+def _expand(path: Path, *, with_results: bool) -> list[_Found]:
     """An INPUT's recordings: a folder holds one item per stem, a file is one item.
 
     `with_results` keeps what an earlier run seems to have written into the folder: `a-enhanced` or `a-noise` beside
@@ -184,13 +202,25 @@ def _expand(path: Path, *, with_results: bool) -> list[tuple[Path, Path | None]]
         stems = {p.stem for p in files}
         if not with_results:
             files = [p for p in files if _origin(p.stem) not in stems]
-        items = [i for i in pair_by_stem(files) if i.audio is not None]
-        if not items:
+        found = []
+        groups = by_stem(files)
+        for key in sorted(groups):
+            try:
+                item = item_of(groups[key])
+            except InputError as error:
+                # Crops alone are nothing to enhance.
+                if not all(is_crops(p) for p in groups[key]):
+                    found.append(_Found(groups[key][0], None, str(error)))
+                continue
+            found.append(_Found(item.audio, item.video))
+        if not found:
             raise InputError(f"{path}: expected a folder with audio or video files, found none")
-        return [(item.audio, item.video) for item in items]
+        if len(found) == 1 and found[0].fault:
+            raise InputError(found[0].fault)
+        return found
     if not os.path.exists(path):
         raise InputError(f"{path}: expected an audio or video file, found no such file")
-    return [(path, path if is_video(path) else None)]
+    return [_Found(path, path if is_video(path) else None)]
 
 
 def _origin(stem: str) -> str | None:
@@ -221,24 +251,39 @@ def _beside(audio: Path, target: Path, single: bool, suffix: str) -> Path:
     return target if single and not os.path.isdir(target) else target / f"{audio.stem}{suffix}"
 
 
-def _check(jobs: Sequence[EnhancementJob]) -> None:
+def _checked(jobs: Sequence[EnhancementJob]) -> list[EnhancementJob]:
+    """The jobs, with what is wrong with the outputs of one of several as its fault."""
     taken: dict[str, Path] = {}
     # Unlike Path.resolve, realpath gives an answer for links that go round in circles too.
     inputs = {os.path.realpath(p) for job in jobs for p in (job.audio, job.video) if p is not None}
+    found = []
     for job in jobs:
-        for path in (job.out, job.noise_out, job.report, job.switches):
-            if path is None:
-                continue
-            real = os.path.realpath(path)
-            if real in inputs:
-                raise InputError(f"{path}: expected an output apart from the inputs, found an input")
-            if real in taken:
-                raise InputError(f"{path}: expected one output per input, found two ({taken[real]} too)")
-            taken[real] = job.audio
-            check_writable(path)
-            if path == job.report:
-                check_report(path)
-            elif path == job.switches:
-                check_switches(path)
-            else:
-                check_suffix(path)
+        try:
+            if not job.fault:
+                _check(job, inputs, taken)
+        except InputError as error:
+            if len(jobs) == 1:
+                raise
+            job = job._replace(fault=str(error))
+        found.append(job)
+    return found
+
+
+def _check(job: EnhancementJob, inputs: set[str], taken: dict[str, Path]) -> None:
+    """Raise `InputError` for outputs that are inputs or `taken` already, or cannot be written."""
+    for path in (job.out, job.noise_out, job.report, job.switches):
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        if real in inputs:
+            raise InputError(f"{path}: expected an output apart from the inputs, found an input")
+        if real in taken:
+            raise InputError(f"{path}: expected one output per input, found two ({taken[real]} too)")
+        taken[real] = job.audio
+        check_writable(path)
+        if path == job.report:
+            check_report(path)
+        elif path == job.switches:
+            check_switches(path)
+        else:
+            check_suffix(path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from pyro_minvae import __version__
+from pyro_minvae.cli.console import complain
 from pyro_minvae.cli.elbo import elbo
 from pyro_minvae.cli.enhance import enhance
 from pyro_minvae.cli.evaluate import evaluate
@@ -21,7 +22,7 @@ app = typer.Typer(
     name="pyro-minvae",
     help="Noise-agnostic audio-visual speech enhancement with deep generative models.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -52,5 +53,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=None if arguments is None else list(arguments))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         sys.exit(2)

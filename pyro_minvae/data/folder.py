@@ -36,15 +36,21 @@ def pair_by_stem(paths: Iterable[Path]) -> list[StemFiles]:
     both.
     Raises `InputError` for two files of one kind (`a.wav` and `a.flac`) and for crops without any sound.
     """
+    groups = by_stem(paths)
+    return [item_of(groups[key]) for key in sorted(groups)]
+
+
+def by_stem(paths: Iterable[Path]) -> dict[tuple[Path, str], list[Path]]:
+    """Sound, video and crops by folder and stem; without what a Mac keeps beside a file, `._a.wav` beside `a.wav`."""
     groups: dict[tuple[Path, str], list[Path]] = {}
     for path in paths:
-        if is_audio(path) or is_video(path) or is_crops(path):
+        if not path.name.startswith("._") and (is_audio(path) or is_video(path) or is_crops(path)):
             groups.setdefault((path.parent, path.stem), []).append(path)
-    return [_item(groups[key]) for key in sorted(groups)]
+    return groups
 
 
-def _item(paths: list[Path]) -> StemFiles:
-    """The item of the files that share one stem."""
+def item_of(paths: list[Path]) -> StemFiles:
+    """The item of the files that share one stem; raises `InputError` as `pair_by_stem`."""
     paths = sorted(paths)
     audio = _single([path for path in paths if is_audio(path)], "sound")
     video = _single([path for path in paths if is_video(path)], "video")

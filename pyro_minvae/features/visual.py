@@ -14,7 +14,8 @@ from pyro_minvae.types import MouthCrops, Visual
 # A frame of sound has lips if a video frame with a face lies this near (s): the frame time of 10 fps video.
 REACH_S = 0.1
 
-# Lips are strange beyond this multiple of the strangest training clip, shifted and scaled at random.
+# Lips are new beyond this multiple of the newest training clip as it is. Of clips that are shifted and zoomed at random
+# the newest would be three times as new, and as new as other faces are (`benchmarks/gate.py`).
 MARGIN = 1.25
 
 # Variance under every component's own, as a share of the largest.
@@ -29,7 +30,7 @@ class LipProjection(nn.Module):
 
     `c_t` are standardised crops. The clip's own mean is taken away, so that what remains is movement, not a face.
     `basis` [P, M] and `scale` [M] are fitted once on training clips and travel with the weights (P = size^2 pixels,
-    M components), as does `limit`, the strangeness above which lips are too unlike those of training to be of use.
+    M components), as does `limit`, the novelty above which lips are too unlike those of training to be of use.
     """
 
     basis: Tensor
@@ -72,15 +73,13 @@ class LipProjection(nn.Module):
         deviation = spread / flat.shape[0] ** 0.5
         # Full whitening would blow the faintest components (camera noise) up to the size of the lips.
         self.scale.copy_((deviation**2 + FLOOR * deviation[0] ** 2).sqrt())
-        generator = torch.Generator().manual_seed(0)
-        strangest = max(self.strangeness(c, augment(torch.as_tensor(c.crops), generator)) for c in some)
-        self.limit.fill_(min(MARGIN * strangest, 1.0))
+        self.limit.fill_(min(MARGIN * max(self.novelty(clip) for clip in some), 1.0))
 
-    def strangeness(self, lips: MouthCrops, crops: Tensor | None = None) -> float:
+    def novelty(self, lips: MouthCrops) -> float:
         """The share of a clip's movement that the components miss: 0 for lips like those of training, up to 1."""
-        pixels = torch.as_tensor(lips.crops) if crops is None else crops
+        device = self.basis.device
         valid = torch.as_tensor(lips.valid)
-        flat = movement(pixels.to(self.basis.device), valid.to(self.basis.device))[valid]
+        flat = movement(torch.as_tensor(lips.crops).to(device), valid.to(device))[valid]
         return float(1 - (flat @ self.basis).square().sum() / flat.square().sum().clamp_min(1e-12))
 
     def forward(self, crops: Tensor, valid: Tensor) -> Tensor:

@@ -61,10 +61,10 @@ class Speaker:
             return self._blind()
         if not lips.valid.any():
             return "no face found"
-        strangeness, limit = projection.strangeness(lips), float(projection.limit)
-        if self.recipe.inference.lips == "auto" and strangeness > limit:
+        novelty, limit = projection.novelty(lips), float(projection.limit)
+        if self.recipe.inference.lips == "auto" and novelty > limit:
             return (
-                f"the lips move unlike those the model learnt (strangeness {strangeness:.2f}, limit {limit:.2f}; "
+                f"the lips move unlike those the model learnt (novelty {novelty:.2f}, limit {limit:.2f}; "
                 "inference.lips=always uses them all the same)"
             )
         return ""

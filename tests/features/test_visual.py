@@ -163,11 +163,11 @@ def test_components_hold_the_movement_and_are_scaled() -> None:
 def test_projection_and_back_keeps_the_variance() -> None:
     train, new = [mouths(60, seed=seed) for seed in range(4)], mouths(60, seed=9)
     few, many = (fitted(train, components) for components in (2, 12))
-    assert many.strangeness(new) < few.strangeness(new) < 0.5
-    assert many.strangeness(new) < 0.1
-    assert many.strangeness(new) <= float(many.limit)
+    assert many.novelty(new) < few.novelty(new) < 0.5
+    assert many.novelty(new) < 0.1
+    assert many.novelty(new) <= float(many.limit)
     grain = np.random.default_rng(0).integers(0, 256, (80, 12, 12)).astype(np.uint8)
-    assert many.strangeness(MouthCrops(grain, np.arange(80) / 25, np.ones(80, bool))) > float(many.limit)
+    assert many.novelty(MouthCrops(grain, np.arange(80) / 25, np.ones(80, bool))) > float(many.limit)
 
 
 def test_lighting_and_faceless_frames_do_not_matter() -> None:

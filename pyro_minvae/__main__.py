@@ -1,0 +1,5 @@
+"""`python -m pyro_minvae` is the program `pyro-minvae`."""
+
+from pyro_minvae.cli.main import main
+
+main()
