@@ -25,6 +25,7 @@ from pyro_minvae.media.audio import (
     write_audio,
 )
 from pyro_minvae.media.files import check_writable, make_folder
+from pyro_minvae.media.video import NoPicturesError
 from pyro_minvae.pipelines.enhancer import Enhanced, Enhancer
 from pyro_minvae.pipelines.recording import Recording, checked
 
@@ -82,7 +83,13 @@ class EnhancementJob(NamedTuple):
         audio = coded_for(self.out, read_audio(self.audio))
         checked(audio.waveform, audio.rate)
         # Where no lips can help the video is left alone; it says why.
-        video = enhancer.lips(self.video) or self.video
+        try:
+            video = enhancer.lips(self.video) or self.video
+        except NoPicturesError:
+            if self.video != self.audio:
+                raise
+            # A browser's recording of sound alone has the suffix of a video.
+            video = None
         return Opened(audio, Recording(audio.waveform, audio.rate, video, seed))
 
     def finish(

@@ -125,6 +125,9 @@ def score(clean: np.ndarray, estimate: np.ndarray, rate: int) -> Scores:
     fault = _fault(clean, "clean reference") or _fault(estimate, "estimate")
     if fault:
         return failed(fault)
+    # An offset is heard by nobody, and may be louder than the speech.
+    if clean.size > 1:
+        clean, estimate = clean - clean.mean(), estimate - estimate.mean()
     s, e = (resample(signal, rate, RATE) if rate != RATE else signal for signal in (clean, estimate))
     measures: dict[str, Callable[[], float]] = {
         "si_sdr": lambda: si_sdr(clean, estimate),

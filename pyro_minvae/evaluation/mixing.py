@@ -73,6 +73,11 @@ def generator_for(seed: int, utterance: str, noise: str, snr_db: float) -> np.ra
     return np.random.default_rng(stable_seed(seed, utterance, noise, f"{snr_db:g}"))
 
 
+def centred(signal: np.ndarray) -> np.ndarray:
+    """A signal less its offset, which nobody hears and every ratio of powers would count."""
+    return signal - signal.mean() if signal.size else signal
+
+
 def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> NoisyUtterance:
     """clean + g noise with g = sqrt(sum clean^2 / (sum noise^2 10^(snr_db / 10))), for signals [S].
 
@@ -244,7 +249,7 @@ def spread(items: Sequence[T], count: int | None) -> list[T]:
 @lru_cache(maxsize=32)
 def _read(path: Path, rate: int) -> np.ndarray:
     """One channel [S] at `rate` Hz, kept because a set draws from the same few files again and again."""
-    signal = mono(read_audio(path), rate)
+    signal = centred(mono(read_audio(path), rate))
     if not np.isfinite(signal).all():
         raise InputError(f"{path}: expected finite samples, found NaN or infinity")
     return signal

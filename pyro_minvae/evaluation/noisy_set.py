@@ -12,7 +12,7 @@ from pyro_minvae.data.corpus import listed
 from pyro_minvae.errors import InputError
 from pyro_minvae.evaluation.corrupted import Corrupter
 from pyro_minvae.evaluation.manifest import NAME, NoisyItem, write_manifest
-from pyro_minvae.evaluation.mixing import NoiseSource, NoisyUtterance, generator_for, mix, spread
+from pyro_minvae.evaluation.mixing import NoiseSource, NoisyUtterance, centred, generator_for, mix, spread
 from pyro_minvae.media.audio import mono, read_audio, write_audio
 from pyro_minvae.media.files import check_writable, make_folder
 from pyro_minvae.types import Audio, Utterance
@@ -42,7 +42,7 @@ def make_noisy_set(
     items = []
     for utterance in utterances:
         audio = read_audio(utterance.audio)
-        clean = mono(audio, audio.rate).astype(np.float64)
+        clean = centred(mono(audio, audio.rate).astype(np.float64))
         if not np.isfinite(clean).all() or not clean.any():
             found = "silence" if np.isfinite(clean).all() else "NaN or infinite samples"
             raise InputError(f"{utterance.audio}: expected speech, found {found}")

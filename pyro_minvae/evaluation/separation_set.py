@@ -13,6 +13,7 @@ from pyro_minvae.evaluation.manifest import NAME, SeparationItem, SpeakerItem, w
 from pyro_minvae.evaluation.mixing import (
     Chorus,
     NoiseSource,
+    centred,
     generator_for,
     mix_speakers,
     segment,
@@ -116,11 +117,11 @@ def stage(cast: Cast, *, seed: int) -> Scene:
     first = read_audio(cast[0].audio)
     name = "+".join(utterance.id.replace("/", "-") for utterance in cast)
     generator = np.random.default_rng(stable_seed(seed, name, "segments"))
-    encoder_input = [mono(first if one is cast[0] else read_audio(one.audio), first.rate) for one in cast]
-    length = min(len(signal) for signal in encoder_input)
+    voices = [centred(mono(first if one is cast[0] else read_audio(one.audio), first.rate)) for one in cast]
+    length = min(len(signal) for signal in voices)
     cut = [
         signal[:length] if utterance.video else segment(signal, length, generator)
-        for utterance, signal in zip(cast, encoder_input, strict=True)
+        for utterance, signal in zip(cast, voices, strict=True)
     ]
     signals = np.stack(cut).astype(np.float64)
     for utterance, signal in zip(cast, signals, strict=True):

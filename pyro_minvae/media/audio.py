@@ -28,7 +28,8 @@ _FORMATS = {
     ".rf64": ("RF64",),
 }
 WRITABLE = frozenset(_FORMATS)
-AUDIO_SUFFIXES = WRITABLE | {".mp3", ".m4a", ".aac", ".mp2", ".wma", ".mka", ".ac3"}
+AUDIO_SUFFIXES = WRITABLE | {".mp3", ".m4a", ".m4b", ".aac", ".mp2", ".wma", ".mka", ".ac3", ".weba"}
+AUDIO_SUFFIXES |= {".aifc", ".wv", ".spx"}
 VIDEO_SUFFIXES = frozenset(
     {".mkv", ".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".wmv"}
     | {".flv", ".3gp", ".ogv", ".vob"}
@@ -47,6 +48,8 @@ _NEAREST = {
     "FLOAT": ("PCM_24",),
     "DOUBLE": ("FLOAT", "PCM_24"),
 }
+# Beyond this no sample was ever a sound, and powers are no numbers in single precision.
+_LARGEST = 1e15
 # Long writes overflow the stack of libsndfile's Vorbis coder.
 _BLOCK = 65536
 # torchaudio keeps one filter per output phase: beyond this many the table outgrows the sound.
@@ -77,8 +80,12 @@ def read_audio(path: str | Path) -> Audio:
     import numpy as np
 
     path = existing_file(path, "a sound or video file")
+    if not path.is_file():
+        raise InputError(
+            f"{path}: expected a sound or video file, found no regular file (a pipe or a device)"
+        )
     if path.suffix.lower() in _FORMATS:
-        audio = _read_soundfile(path)
+        audio = _read_either(path)
     elif is_audio(path) or is_video(path):
         from pyro_minvae.media.containers import read_sound
 
@@ -93,6 +100,8 @@ def read_audio(path: str | Path) -> Audio:
     bad = np.count_nonzero(~np.isfinite(audio.waveform))
     if bad:
         raise InputError(f"{path}: expected finite samples, found {bad} that are NaN or infinite")
+    if (peak := float(np.abs(audio.waveform).max())) > _LARGEST:
+        raise InputError(f"{path}: expected samples around full scale 1, found {peak:.3g}")
     return audio
 
 
@@ -212,6 +221,27 @@ def mono(audio: Audio, rate: int) -> np.ndarray:
     return resample(audio.waveform.mean(0), audio.rate, rate).astype(np.float32)
 
 
+def _read_either(path: Path) -> Audio:
+    """By libsndfile, or what it cannot read by FFmpeg: FLAC that was written to a pipe, AAC named `.wav`, cut files.
+
+    Raises:
+        InputError: what libsndfile has to say of a file that neither can read.
+    """
+    from pyro_minvae.media.containers import read_sound
+
+    try:
+        audio = _read_soundfile(path)
+        if audio.waveform.shape[1]:
+            return audio
+        error = InputError(f"{path}: expected sound, found a file of length zero")
+    except InputError as refused:
+        error = refused
+    try:
+        return read_sound(path)
+    except InputError:
+        raise error from None
+
+
 def _read_soundfile(path: Path) -> Audio:
     import soundfile
 
@@ -220,7 +250,7 @@ def _read_soundfile(path: Path) -> Audio:
             waveform = file.read(dtype="float64", always_2d=True).T
             subtype, name = file.subtype, file.format
             rate = file.samplerate
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, ValueError, MemoryError, OverflowError) as error:
         reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
         raise InputError(f"{path}: expected a sound file, found one that cannot be read ({reason})") from None
     return Audio(waveform, rate, subtype if subtype in _WRITTEN else "PCM_16", name)

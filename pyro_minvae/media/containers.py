@@ -8,7 +8,7 @@ time 0 is the start of the video stream.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyro_minvae.types import Audio
 
 # Containers round timestamps (Matroska to 1 ms); only more than this is missing sound (s).
-JITTER_S = 0.05
+JITTER_S = 0.009
 # A longer jump is a damaged timestamp rather than silence (s).
 LONGEST_GAP_S = 60.0
 # Broken packets in a row after which the rest of a stream is given up.
@@ -44,17 +44,33 @@ def opened(path: str | Path, what: str) -> Iterator[Any]:
     """Open a container; raises InputError that expects `what` if it is missing, empty or not one."""
     import av
 
+    stack = ExitStack()
     path = existing_file(path, what)
+    if not path.is_file():
+        raise InputError(f"{path}: expected {what}, found no regular file (a pipe or a device)")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        # A colon in a name would be read as a protocol's; letters that are no text can only be opened here.
+        name = f"file:{path}"
+        container = stack.enter_context(
+            av.open(
+                name if _is_text(name) else stack.enter_context(path.open("rb")), metadata_errors="replace"
+            )
+        )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected {what}, found a file that cannot be read ({_reason(error)})"
         ) from None
-    try:
+    with stack:
         yield container
-    finally:
-        container.close()
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written in UTF-8; surrogates stand for bytes that are no letters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def find_stream(container: Any, kind: str) -> Any | None:

@@ -26,6 +26,9 @@ from pyro_minvae.types import MouthCrops, Switches, Visual
 # Channels whose mean has less than this share of the loudest one's power (-20 dB) cancel each other.
 CANCELLED = 0.01
 
+# More channels than this with fewer samples are samples.
+MOST_CHANNELS = 32
+
 # Seeds of a recording's blocks are this far apart, so that neighbouring seeds of recordings do not share them.
 STRIDE = 7_919
 
@@ -141,7 +144,7 @@ class OpenRecording:
 
     def piece(self, span: range) -> Block:
         """A block as the loop takes it: its power at max|x| = 1 of the whole recording, and its lips."""
-        seed = (self.recording.seed + STRIDE * span.start) % 2**63
+        seed = (int(self.recording.seed) + STRIDE * span.start) % 2**63
         return Block(
             self._power(span)[:, : self.bins],
             tuple(self._lips_in(span, visual) for visual in self.visuals),
@@ -240,9 +243,16 @@ def checked(waveform: np.ndarray | Tensor, rate: int) -> np.ndarray:
     """
     if not isinstance(rate, int | np.integer) or rate <= 0:
         raise InputError(f"rate: expected a positive whole number (Hz), found {rate}")
+    if isinstance(waveform, Tensor):
+        waveform = waveform.detach().to("cpu", torch.float64).numpy()
     signal = np.asarray(waveform, dtype=np.float64)
     if signal.ndim not in (1, 2):
         raise InputError(f"waveform: expected shape [S] or [channels, S], found {list(signal.shape)}")
+    if signal.ndim == 2 and signal.shape[0] > MOST_CHANNELS >= signal.shape[1]:
+        raise InputError(
+            f"waveform: expected shape [S] or [channels, S], found {list(signal.shape)}: "
+            "[S, channels], as soundfile reads it, has to be turned (.T)"
+        )
     if signal.size == 0:
         raise InputError("waveform: expected at least one sample, found none")
     if not np.isfinite(signal).all():

@@ -104,7 +104,7 @@ def test_pictures_are_turned_upright() -> None:
     picture = np.arange(6, dtype=np.uint8).reshape(2, 3)
     for rotation, expected in ((0, picture), (-90, np.rot90(picture, 3)), (180, picture[::-1, ::-1])):
         frame = SimpleNamespace(rotation=rotation, to_ndarray=lambda format: picture)
-        np.testing.assert_array_equal(video._upright(frame, "gray"), expected)
+        np.testing.assert_array_equal(video._upright(frame, "gray", 1.0), expected)
 
 
 # --- damage ---
