@@ -2,4 +2,5 @@
 
 from pyro_minvae.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

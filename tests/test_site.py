@@ -45,7 +45,7 @@ def copy_sources(target: Path) -> Path:
     ignored = shutil.ignore_patterns("_build", "_generated", "__pycache__")
     for name in ("docs", "examples"):
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
-    for name in ("README.md", "CHANGELOG.md", "LICENSE"):
+    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)
     return target
 
@@ -114,7 +114,7 @@ ARROWS = {
     "moe-poe-guide": {"s->alpha", "v->alpha", "alpha->z", "s->z", "v->z"},
     "student-t-model": {"z->s", "w->s"},
     "student-t-guide": {"s->z", "s->w", "z->w"},
-    "noisy-speech": {"v->z_0", "alpha_0->z_0", "z_0->x", "noise->x", "g->x", "W->noise", "H->noise"},
+    "noisy-speech": {"v->z_0", "alpha_0->z_0", "z_0->x", "noise->x", "gain->x", "W->noise", "H->noise"},
 }
 
 

@@ -166,6 +166,8 @@ def compute(job: CacheTask) -> tuple[str, str | None]:
 
     try:
         waveform = mono(read_audio(job.audio), job.rate)
+        # An offset, louder than the speech in some corpora, would be what the level is set by.
+        waveform = waveform - waveform.mean()
         lips = None if job.video is None else _read_lips(job.video, job.crops)
     except InputError as error:
         return job.key, str(error)

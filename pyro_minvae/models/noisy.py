@@ -97,7 +97,8 @@ class NoisyMixture:
         if b == 0 and not self.proper:
             prior: TorchDistribution = self.gain_prior.flat(shape)
         else:
-            like = noise.new_ones(shape)
+            # Made anew, so that a drawing of the model shows no arrow from the noise.
+            like = torch.ones(shape, dtype=noise.dtype, device=noise.device)
             prior = dist.Gamma(a * like, (b if b > 0 else VAGUE) * like).to_event(len(shape))
         return pyro.sample("gain", prior)
 

@@ -244,8 +244,15 @@ def test_arrays_of_every_kind() -> None:
     stereo = np.stack([sound, -sound])
     with pytest.raises(InputError, match=r"found \[1600, 2\].*\.T"):
         checked(stereo.T, RATE)
-    for given in (stereo, stereo.astype(np.float32), np.asfortranarray(stereo), torch.tensor(stereo, requires_grad=True),
-                  torch.tensor(stereo).half(), torch.tensor(stereo).bfloat16(), (stereo * 100).astype(np.int16)):  # fmt: skip
+    for given in (
+        stereo,
+        stereo.astype(np.float32),
+        np.asfortranarray(stereo),
+        torch.tensor(stereo, requires_grad=True),
+        torch.tensor(stereo).half(),
+        torch.tensor(stereo).bfloat16(),
+        (stereo * 100).astype(np.int16),
+    ):
         found = checked(given, RATE)
         assert found.shape == (2, 1600)
         assert found.dtype == np.float64
