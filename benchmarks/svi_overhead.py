@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyro.infer import SVI
 from torch import Tensor, nn
 
 from pyro_minvae.config.load import load_recipe
 from pyro_minvae.guides.responsibility import CLIP
-from pyro_minvae.inference.svi.elbo import elbo_of, svi_loss
+from pyro_minvae.inference.svi.elbo import svi_loss
 from pyro_minvae.inference.svi.optimiser import GroupedAdam
-from pyro_minvae.inference.svi.trainer import per_frame
+from pyro_minvae.inference.svi.trainer import svi_of
 from pyro_minvae.media.files import atomic
 from pyro_minvae.models.priors import CERTAIN
 from pyro_minvae.systems.system import System
@@ -62,9 +61,7 @@ def hand_written(
     return -(q * (drawn(system, prior, mean, scale, data) + pi.log() - q.log())).sum()
 
 
-def drawn(
-    system: System, prior: str, mean: Tensor, scale: Tensor, data: tuple[Tensor, Visual]
-) -> Tensor:
+def drawn(system: System, prior: str, mean: Tensor, scale: Tensor, data: tuple[Tensor, Visual]) -> Tensor:
     """log p(s, z | alpha) - log q(z | alpha) [C, N] at a draw of z."""
     power, visual = data
     noise = torch.randn_like(mean)
@@ -188,7 +185,7 @@ def measure(recipe: str, stage: int, batch: int, repeats: int, seed: int) -> dic
     system.zero_grad()
     clip = chosen.training.clip_norm
     optimiser = GroupedAdam(groups(system), clip_norm=clip, weight_decay=0.0)
-    svi = SVI(model, program, optimiser, loss=per_frame(elbo_of(program)))
+    svi = svi_of(model, program, optimiser)
     steps: list[Callable[[], object]] = [lambda: svi.step(power, visual), step_by_hand(by_hand, twin, clip)]
     for _ in range(3):
         steps[0](), steps[1]()

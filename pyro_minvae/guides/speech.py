@@ -60,8 +60,8 @@ class SpeechGuide(Guide):
     ) -> Iterator[SpeechGuide]:
         """Inside, encoders of sound get `encoder_input` [..., N, F] in place of the power, and q(alpha = 1) is [N].
 
-        None stands for the power itself and for the guide's own q(alpha). The bound holds for whatever the guide is given: training corrupts what it hears,
-        or mixes other voices into it, while the target stays clean.
+        None stands for the power itself and for the guide's own q(alpha). The bound holds for whatever the guide is
+        given: training corrupts what it hears, or mixes other voices into it, while the target stays clean.
         """
         before = self._given
         self._given = (encoder_input, responsibility)
