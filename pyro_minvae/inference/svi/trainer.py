@@ -124,7 +124,7 @@ class StageRunner:
         self.stage: Stage = self.recipe.training.stages[number]
         self.learned = system.learned(self.stage)
         self.model: SpeechModel = system.model(self.stage.prior)
-        self.guide = SpeechGuide(self.model, system.guide_network(self.stage.guide))
+        self.guide: SpeechGuide = system.guide(self.stage.guide, self.stage.prior)
         self.device = device
         sees = self.model.visual or self.guide.visual
         self.data = StageData(
