@@ -64,9 +64,11 @@ def register(name: str, module: nn.Module) -> None:
             continue
         full = param_with_module_name(name, key)
         if full in store and store[full] is not parameter:
-            # A tensor that was registered by another name since is known to the store by that one alone.
+            # The store knows a tensor of several names by the last of them alone.
             with suppress(KeyError):
                 del store[full]
+        if store.param_name(parameter) != full:
+            store[full] = parameter
         pyro.param(full, parameter)
 
 

@@ -10,7 +10,18 @@ import itertools
 import pyro
 import pytest
 import torch
-from laws import BINS, FAMILY, MIXED, MODELS, Kinds, make_frames, make_guide, make_model, make_pair
+from laws import (
+    BINS,
+    FAMILY,
+    MIXED,
+    MODELS,
+    Kinds,
+    make_frames,
+    make_guide,
+    make_model,
+    make_pair,
+    make_prior,
+)
 from pyro import poutine
 from pyro.infer import (
     MCMC,
@@ -31,7 +42,7 @@ from pyro_minvae.guides.speech import SpeechGuide
 from pyro_minvae.inference.mcmc.mala import Mala
 from pyro_minvae.inference.mcmc.pyro_kernel import PyroKernel, speech_target
 from pyro_minvae.inference.svi.elbo import bound_terms
-from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.models.speech import SpeechModel, register
 from pyro_minvae.systems.system import System
 from pyro_minvae.types import Visual
 
@@ -127,6 +138,28 @@ def test_a_guide_infers_from_something() -> None:
         guide(None, make_frames(3).visual)
 
 
+def test_rates_by_name_reach_parameters_that_several_models_share() -> None:
+    """Pyro asks the store for the name of a tensor: also of one that another model has registered before."""
+    model, guide = programs(("standard", "audio", "plain", "complex-gaussian"))
+    other, frames = SpeechModel(make_prior("mixture"), model.decoder), make_frames(6)
+    asked: list[str] = []
+
+    def rate(name: str) -> dict[str, float]:
+        asked.append(name)
+        return {"lr": 1e-2 if name.startswith("speech_guide") else 0.0}
+
+    for program in (other, model, other, make_model("standard"), model):
+        program(*frames)
+    with torch.no_grad():
+        register("elsewhere", model.decoder.requires_grad_(True))
+    before = model.decoder.output.bias.detach().clone(), guide.network.audio.mean.bias.detach().clone()
+    SVI(model, guide, pyro.optim.Adam(rate), Trace_ELBO()).step(*frames)
+    assert torch.equal(model.decoder.output.bias, before[0])
+    assert not torch.equal(guide.network.audio.mean.bias, before[1])
+    wanted = {f"speech_model.{name}" for name, _ in model.named_parameters()}
+    assert set(asked) == wanted | {f"speech_guide.{name}" for name, _ in guide.network.named_parameters()}
+
+
 def test_frozen_parts_stay_and_are_not_registered() -> None:
     model, guide = programs(("standard", "audio", "plain", "complex-gaussian"))
     model.decoder.requires_grad_(False)
@@ -160,6 +193,9 @@ def test_predictive_samples_without_data(kinds: tuple[str, str, str]) -> None:
     if not model.visual:
         assert Predictive(model, num_samples=2)(frames=3)["s"].shape[-2:] == (3, BINS)
     assert Predictive(model, num_samples=2)(None, visual, frames=4)["s"].shape[-2:] == (4, BINS)
+    program = SpeechGuide(model, make_guide("mixture" if model.prior.mixed else "concatenation"))
+    posterior = Predictive(model, guide=program, num_samples=3)(*make_frames(4))
+    assert posterior["z"].shape[0] == 3
     together = Predictive(model, num_samples=5, parallel=True)(None, visual)
     assert {name: value.shape[0] for name, value in together.items()} == dict.fromkeys(found, 5)
     with pytest.raises(ValueError, match="expected power, visual or a number of frames"):
