@@ -2,8 +2,10 @@
 
     python benchmarks/svi_overhead.py --recipe min-vae --batch 1024 --json overhead.json
 
-Both take a step of Adam on single draws of z with alpha summed out. Before the clock runs their values and gradients
-are checked to be equal. Steps alternate, so that a busy machine slows both; the medians are printed.
+Both take a step of Adam on single draws of z with alpha summed out, q(alpha) at its optimum for other draws, gradients
+clipped by their joint norm: the first as training does, `pyro.infer.SVI(model, guide, GroupedAdam, ...).step`. Before
+the clock runs values and gradients of the losses at one q(alpha) are checked to be equal. Steps alternate; the medians
+are printed. With one thread its processor time counts, in which waiting for other processes has no part.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_minvae.config.load import load_recipe
+from pyro_minvae.guides.responsibility import CLIP
 from pyro_minvae.inference.svi.elbo import svi_loss
+from pyro_minvae.inference.svi.optimiser import GroupedAdam
+from pyro_minvae.inference.svi.trainer import svi_of
 from pyro_minvae.media.files import atomic
 from pyro_minvae.models.priors import CERTAIN
 from pyro_minvae.systems.system import System
@@ -34,23 +39,37 @@ Loss = Callable[[], Tensor]
 GUIDES = ("audio", "visual", "concatenation", "product", "mixture", "mixture-of-products")
 
 
-def hand_written(system: System, prior: str, guide: str, data: tuple[Tensor, Visual, Tensor]) -> Tensor:
-    """-sum_n sum_alpha q(alpha) [log p(alpha, z, s) - log q(alpha, z)] as one would write it without Pyro."""
-    power, visual, weight = data
+def hand_written(
+    system: System, prior: str, guide: str, data: tuple[Tensor, Visual], weight: Tensor | None
+) -> Tensor:
+    """-sum_n sum_alpha q(alpha) [log p(alpha, z, s) - log q(alpha, z)] as one would write it without Pyro.
+
+    `weight` is q(alpha = 1) [N]; without one it is the optimum.
+    """
+    power, visual = data
     mean, scale = (torch.stack(x) for x in zip(*posteriors(system, guide, power, visual), strict=True))
+    if len(mean) == 1:
+        return -drawn(system, prior, mean, scale, data).sum()
+    own: Any = system.own_prior
+    pi = torch.where(visual.valid, own.logit.sigmoid(), 1 - CERTAIN)
+    if weight is None:
+        with torch.no_grad():
+            off, on = drawn(system, prior, mean, scale, data)
+            weight = (torch.logit(pi) + on - off).clamp(-CLIP, CLIP).sigmoid().clamp(CERTAIN, 1 - CERTAIN)
+    q = torch.where(visual.valid, weight, 1 - CERTAIN)
+    q, pi = torch.stack([1 - q, q]), torch.stack([1 - pi, pi])
+    return -(q * (drawn(system, prior, mean, scale, data) + pi.log() - q.log())).sum()
+
+
+def drawn(system: System, prior: str, mean: Tensor, scale: Tensor, data: tuple[Tensor, Visual]) -> Tensor:
+    """log p(s, z | alpha) - log q(z | alpha) [C, N] at a draw of z."""
+    power, visual = data
     noise = torch.randn_like(mean)
     z = mean + scale * noise
     log_variance = system.decoder.log_variance(z, visual)
     log_s = -(log_variance + power * (-log_variance).exp()).sum(-1)
     ratio = noise.square() + 2 * scale.log() - distances(system, prior, z, visual)
-    terms = log_s + 0.5 * ratio.sum(-1)
-    if len(mean) == 1:
-        return -terms.sum()
-    own: Any = system.own_prior
-    pi = torch.where(visual.valid, own.logit.sigmoid(), 1 - CERTAIN)
-    q = torch.where(visual.valid, weight, 1 - CERTAIN)
-    q, pi = torch.stack([1 - q, q]), torch.stack([1 - pi, pi])
-    return -(q * (terms + pi.log() - q.log())).sum()
+    return log_s + 0.5 * ratio.sum(-1)
 
 
 def at_lips(network: nn.Module, visual: Visual) -> tuple[Tensor, Tensor]:
@@ -112,16 +131,32 @@ def check_equal(by_pyro: Loss, by_hand: Loss, system: System, twin: System) -> N
             )
 
 
-def step_of(loss: Loss, system: System) -> Callable[[], float]:
-    """One step of SVI; returns its seconds."""
-    optimiser = torch.optim.Adam([p for p in system.parameters() if p.requires_grad], lr=1e-4)
+def timed(step: Callable[[], object]) -> float:
+    """Seconds of one step."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
+    step()
+    return clock() - start
+
+
+def groups(system: System) -> list[dict[str, Any]]:
+    """What Adam learns, as training gives it."""
+    return [{"params": [p for p in system.parameters() if p.requires_grad], "lr": 1e-4, "peak": 1e-4}]
+
+
+def step_by_hand(loss: Loss, system: System, clip_norm: float) -> Callable[[], object]:
+    """One step without Pyro."""
+    optimiser = torch.optim.Adam(groups(system))
+    parameters = optimiser.param_groups[0]["params"]
 
     def step() -> float:
-        start = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
-        loss().backward()
+        value = loss()
+        value.backward()
+        if not bool(torch.nn.utils.clip_grad_norm_(parameters, clip_norm).isfinite()):
+            sys.exit("error: expected finite gradients")
         optimiser.step()
-        return time.perf_counter() - start
+        return float(value.detach())
 
     return step
 
@@ -135,23 +170,27 @@ def measure(recipe: str, stage: int, batch: int, repeats: int, seed: int) -> dic
     twin = copy.deepcopy(system)
     power = torch.empty(batch, chosen.stft.bins).exponential_()
     visual = Visual(torch.randn(batch, chosen.lips.dimension), torch.rand(batch) < 0.95)
-    weight = torch.rand(batch).clamp(0.01, 0.99)
     prior, guide = what.prior or chosen.model.prior.kind, what.guide or chosen.guide.kind
     if guide not in GUIDES:
         sys.exit(f"error: {recipe}: expected a guide among {', '.join(GUIDES)}, found {guide}")
-    bound = svi_loss(system.model(prior), system.guide_network(guide))
+    model, program = system.model(prior), system.guide(guide, prior)
+    weight = torch.rand(batch).clamp(0.01, 0.99) if program.mixed else None
 
-    def by_pyro() -> Tensor:
-        return bound(power, visual, responsibility=weight) / batch
+    def by_hand(weight: Tensor | None = None) -> Tensor:
+        return hand_written(twin, prior, guide, (power, visual), weight) / batch
 
-    def by_hand() -> Tensor:
-        return hand_written(twin, prior, guide, (power, visual, weight)) / batch
-
-    check_equal(by_pyro, by_hand, system, twin)
-    steps = step_of(by_pyro, system), step_of(by_hand, twin)
+    bound = svi_loss(model, program)
+    check_equal(
+        lambda: bound(power, visual, responsibility=weight) / batch, lambda: by_hand(weight), system, twin
+    )
+    system.zero_grad()
+    clip = chosen.training.clip_norm
+    optimiser = GroupedAdam(groups(system), clip_norm=clip, weight_decay=0.0)
+    svi = svi_of(model, program, optimiser)
+    steps: list[Callable[[], object]] = [lambda: svi.step(power, visual), step_by_hand(by_hand, twin, clip)]
     for _ in range(3):
         steps[0](), steps[1]()
-    times = [[step() for step in steps] for _ in range(repeats)]
+    times = [[timed(step) for step in steps] for _ in range(repeats)]
     pyro_ms, hand_ms = (1000 * statistics.median(column) for column in zip(*times, strict=True))
     return {
         "recipe": recipe,

@@ -13,6 +13,7 @@ __all__ = [
     "InputError",
     "NoisyMixture",
     "Separator",
+    "SpeechGuide",
     "SpeechModel",
     "System",
     "__version__",
@@ -22,6 +23,7 @@ __all__ = [
 if TYPE_CHECKING:
     from pyro_minvae.config.load import load_recipe
     from pyro_minvae.errors import InputError
+    from pyro_minvae.guides.speech import SpeechGuide
     from pyro_minvae.models.noisy import NoisyMixture
     from pyro_minvae.models.speech import SpeechModel
     from pyro_minvae.pipelines.enhancer import Enhancer
@@ -33,6 +35,7 @@ _HOMES = {
     "InputError": "pyro_minvae.errors",
     "NoisyMixture": "pyro_minvae.models.noisy",
     "Separator": "pyro_minvae.pipelines.separator",
+    "SpeechGuide": "pyro_minvae.guides.speech",
     "SpeechModel": "pyro_minvae.models.speech",
     "System": "pyro_minvae.systems.system",
     "load_recipe": "pyro_minvae.config.load",

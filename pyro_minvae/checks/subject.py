@@ -83,7 +83,7 @@ def trained(name: str | Path) -> Subject:
     found = load_model(name)
     for module in (found.model, found.guide):
         module.double().requires_grad_(True)
-    return Subject(found.recipe, found.model, found.guide, found.lips)
+    return Subject(found.recipe, found.model, found.guide.network, found.lips)
 
 
 def toy(recipe: Recipe, seed: int) -> Subject:

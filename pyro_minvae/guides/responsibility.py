@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_minvae.guides.base import Guide
@@ -34,6 +37,18 @@ def branches(
         ValueError: if a posterior is not over single frames, or cannot be reparametrised.
     """
     posteriors = guide.usable(guide.posteriors(power, visual, encoder_input), (1,))
+    return bounds_of(model, posteriors, power, visual, noise=noise)
+
+
+def bounds_of(
+    model: SpeechModel,
+    posteriors: Sequence[TorchDistribution],
+    power: Tensor,
+    visual: Visual | None,
+    *,
+    noise: Tensor | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """`branches` where the networks have run: `posteriors` are q(z | alpha) at index alpha."""
     pairs = []
     for index, (q, p) in enumerate(zip(posteriors, model.prior.conditionals(visual), strict=True)):
         z = q.rsample() if noise is None else q.mean + q.stddev * noise[index]
@@ -68,5 +83,14 @@ def optimal_responsibility(
     """
     if not guide.mixed or guide.audio_weight(power, visual, encoder_input) is not None:
         return None
-    pairs = branches(model, guide, power, visual, encoder_input=encoder_input)
+    posteriors = guide.usable(guide.posteriors(power, visual, encoder_input), (1,))
+    return best_responsibility(model, posteriors, power, visual)
+
+
+@torch.no_grad()
+def best_responsibility(
+    model: SpeechModel, posteriors: Sequence[TorchDistribution], power: Tensor, visual: Visual | None
+) -> Tensor:
+    """The optimal pi_n [N] where the networks have run, for one draw of each posterior (derivations, eq. 2.11)."""
+    pairs = bounds_of(model, posteriors, power, visual)
     return responsibility_of(pairs, model.prior.audio_weight(visual), visual)

@@ -38,15 +38,18 @@ def frames_of(power: Tensor | None, visual: Visual | None, frames: int | None) -
     """The shape [..., N] of the frames that a program is about: of the power, else of the lips, else `frames`.
 
     Raises:
-        ValueError: if none of them tells.
+        ValueError: if none of them tells, or `frames` says otherwise than the rest.
     """
+    known = None if visual is None else visual.valid.shape
     if power is not None:
-        return tuple(power.shape[:-1])
-    if visual is not None:
-        return tuple(visual.valid.shape)
-    if frames is None:
-        raise ValueError("expected power, visual or a number of frames, got none of them")
-    return (frames,)
+        known = power.shape[:-1]
+    if known is None:
+        if frames is None:
+            raise ValueError("expected power, visual or a number of frames, got none of them")
+        return (frames,)
+    if frames not in (None, known[-1]):
+        raise ValueError(f"expected {known[-1]} frames, as power or visual have, got frames={frames}")
+    return tuple(known)
 
 
 def register(name: str, module: nn.Module) -> None:
@@ -61,9 +64,11 @@ def register(name: str, module: nn.Module) -> None:
             continue
         full = param_with_module_name(name, key)
         if full in store and store[full] is not parameter:
-            # A tensor that was registered by another name since is known to the store by that one alone.
+            # The store knows a tensor of several names by the last of them alone.
             with suppress(KeyError):
                 del store[full]
+        if store.param_name(parameter) != full:
+            store[full] = parameter
         pyro.param(full, parameter)
 
 

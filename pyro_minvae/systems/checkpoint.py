@@ -17,7 +17,7 @@ from pyro_minvae.config.load import parse_recipe
 from pyro_minvae.config.schema import Recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.visual import LipProjection
-from pyro_minvae.guides.base import Guide
+from pyro_minvae.guides.speech import SpeechGuide
 from pyro_minvae.inference.svi.state import RunState
 from pyro_minvae.media.files import atomic
 from pyro_minvae.models.speech import SpeechModel
@@ -28,11 +28,11 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 class Trained(NamedTuple):
-    """A system ready for use: networks in evaluation mode, without gradients."""
+    """A system ready for use: Pyro programs whose networks are in evaluation mode, without gradients."""
 
     recipe: Recipe
     model: SpeechModel
-    guide: Guide
+    guide: SpeechGuide
     lips: LipProjection | None
     training: dict[str, Any]
 
@@ -57,9 +57,9 @@ def find_model(name: str | Path) -> Path:
     )
 
 
-def _whole(model: SpeechModel, guide: Guide, lips: LipProjection | None) -> nn.ModuleDict:
+def _whole(model: SpeechModel, guide: SpeechGuide, lips: LipProjection | None) -> nn.ModuleDict:
     """What is stored of a system: the recipe's final model and guide and the lips, nothing that only a stage used."""
-    whole = nn.ModuleDict({"model": model, "guide": guide})
+    whole = nn.ModuleDict({"model": model, "guide": guide.network})
     if lips is not None:
         whole["lips"] = lips
     return whole
@@ -67,7 +67,7 @@ def _whole(model: SpeechModel, guide: Guide, lips: LipProjection | None) -> nn.M
 
 def _tensors(system: System) -> dict[str, Tensor]:
     """The weights to store."""
-    weights = _whole(system.model(), system.guide_network(), system.lips).state_dict()
+    weights = _whole(system.model(), system.guide(), system.lips).state_dict()
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
@@ -118,7 +118,7 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Trained:
             f"{folder}: expected a trained model, found {type(error).__name__}: {reason}"
         ) from None
     system = System(recipe)
-    model, guide = system.model(), system.guide_network()
+    model, guide = system.model(), system.guide()
     whole = _whole(model, guide, system.lips)
     try:
         whole.load_state_dict(tensors)
@@ -138,7 +138,7 @@ def start_from(system: System, name: str | Path) -> None:
     trained = load_model(name)
     weights = _whole(trained.model, trained.guide, trained.lips).state_dict()
     try:
-        _whole(system.model(), system.guide_network(), system.lips).load_state_dict(weights)
+        _whole(system.model(), system.guide(), system.lips).load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(

@@ -13,8 +13,8 @@ from small import ANY_STAGE
 from torch import Tensor
 
 from pyro_minvae.checks import importance, posterior, terms, toy
-from pyro_minvae.guides import base as guides
 from pyro_minvae.guides import responsibility
+from pyro_minvae.guides import speech as guides
 from pyro_minvae.guides.mixture import MixtureGuide
 from pyro_minvae.inference.svi import elbo
 from pyro_minvae.inference.svi.importance import log_weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pyro
 import pytest
 import torch
 from tiny_training import tiny_recipe, utterances
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from pyro_minvae.config.schema import Recipe
 from pyro_minvae.guides import speech
-from pyro_minvae.guides.base import Guide
+from pyro_minvae.guides.mixture import MixtureGuide
 from pyro_minvae.inference.svi import trainer
 from pyro_minvae.inference.svi.trainer import EpochEvent, corrupt, train
 from pyro_minvae.systems.system import System
@@ -154,33 +155,37 @@ def test_utterances_with_and_without_lips() -> None:
 
 
 def test_every_batch_has_its_own_noise_and_both_passes_hear_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known faults: one noise for all batches, and other frames corrupted in the responsibility pass."""
-    passes: list[tuple[str, Tensor, Tensor]] = []
+    """Known faults: one noise for all batches, and other frames corrupted in the responsibility pass.
 
-    best = speech.optimal_responsibility
+    The encoders run once a step: the responsibility is that of the posteriors that z is drawn from.
+    """
+    passes: list[tuple[str, Any, Any]] = []
+    posteriors, best, pick = MixtureGuide.posteriors, speech.best_responsibility, speech.pick
 
-    def spy(*args: Any, encoder_input: Tensor | None) -> Tensor | None:
-        if encoder_input is not None:
-            passes.append(("q", args[-2], encoder_input))
-        return best(*args, encoder_input=encoder_input)
+    def heard(self: MixtureGuide, power: Tensor, visual: Any, encoder_input: Any = None) -> Any:
+        if encoder_input is not None and torch.is_grad_enabled():
+            passes.append(("encoders", power, encoder_input))
+        return posteriors(self, power, visual, encoder_input)
 
-    sites = Guide.sites
+    def weighed(model: Any, of: Any, *rest: Any) -> Tensor:
+        passes.append(("q", of, None))
+        return best(model, of, *rest)
 
-    def heard(self: Guide, power: Tensor, visual: Any, **rest: Any) -> Tensor:
-        if rest["encoder_input"] is not None and self.mixed:
-            passes.append(("loss", power, rest["encoder_input"]))
-        return sites(self, power, visual, **rest)
+    def drawn(alpha: Tensor, *of: Any) -> Any:
+        passes.append(("z", of, None))
+        return pick(alpha, *of)
 
-    monkeypatch.setattr(speech, "optimal_responsibility", spy)
-    monkeypatch.setattr(Guide, "sites", heard)
+    monkeypatch.setattr(MixtureGuide, "posteriors", heard)
+    monkeypatch.setattr(speech, "best_responsibility", weighed)
+    monkeypatch.setattr(speech, "pick", drawn)
     data = utterances(6)
     list(train(System(tiny_recipe("min-vae", "training.batch=16")), data[:-2], data[-2:]))
     noises, clean = [], []
-    for (first, _, encoder_input), (second, power, again) in zip(passes[::2], passes[1::2], strict=True):
-        assert (first, second) == ("q", "loss")
-        assert torch.equal(encoder_input, again)
-        noises.append(encoder_input - power)
-        clean.append(float(power.sum()))
+    for first, second, third in zip(passes[::3], passes[1::3], passes[2::3], strict=True):
+        assert (first[0], second[0], third[0]) == ("encoders", "q", "z")
+        assert second[1] == third[1]
+        noises.append(first[2] - first[1])
+        clean.append(float(first[1].sum()))
     assert len(noises) > 10
     # Every epoch has its own order and levels too.
     assert len(set(clean)) == len(clean)
@@ -202,6 +207,18 @@ def test_corruption_is_of_the_power_and_of_a_share_of_the_frames() -> None:
     added = (encoder_input - power)[hit]
     assert 0 <= float(added.min()) <= float(added.max()) <= 50
     assert abs(float(added.mean()) - 25) < 4.5 * 50 / math.sqrt(12 * added.numel())
+
+
+def test_training_leaves_the_parameter_store_of_the_caller_alone() -> None:
+    pyro.clear_param_store()
+    mine = pyro.param("mine", torch.ones(2))
+    theirs = pyro.param("speech_model$$$decoder.output.bias", torch.zeros(3))
+    run(tiny_recipe("a-vae"))
+    store = pyro.get_param_store()
+    assert dict(store.items()).keys() == {"mine", "speech_model$$$decoder.output.bias"}
+    assert store["mine"] is mine
+    assert store["speech_model$$$decoder.output.bias"] is theirs
+    pyro.clear_param_store()
 
 
 def test_weight_decay_keeps_the_weights_small() -> None:

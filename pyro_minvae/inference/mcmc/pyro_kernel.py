@@ -14,7 +14,18 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_minvae.inference.mcmc.base import ChainState, Kernel, LogDensity
+from pyro_minvae.inference.mcmc.base import ChainState, Kernel, LogDensity, Target
+from pyro_minvae.models.speech import SpeechModel
+from pyro_minvae.types import Visual
+
+
+def speech_target(model: SpeechModel, power: Tensor, visual: Visual | None = None) -> Target:
+    """log p(z | v) + log p(s | z, v), alpha and w summed out: the factors of each frame [..., N].
+
+    (derivations, eqs. 2.2, 3.12 and 4.3)
+    """
+    prior = model.prior.components(visual)
+    return Target(lambda z: prior.log_prob(z) + model.log_likelihood(power, z, visual), model.reach)
 
 
 class PyroKernel(MCMCKernel):
@@ -24,12 +35,15 @@ class PyroKernel(MCMCKernel):
     chain starts at a draw from the prior or where `initial_params` says. Discrete sites are summed out. MCMC's
     `warmup_steps` become the kernel's `warmup`. Randomness follows `pyro.set_rng_seed`.
 
+    A `SpeechModel` says itself what its factors are: its scale-mixture weights are summed out too, and its frames may
+    be coupled.
+
     Args:
         kernel: the sampler.
         model: the Pyro model.
         site: name of z.
-        target: given the arguments of `run`, the log density to sample in place of the model's own; needed where
-            frames are coupled, since Pyro's sites do not tell their factors.
+        target: given the arguments of `run`, the log density to sample in place of the model's own; needed for other
+            models whose frames are coupled, since Pyro's sites do not tell their factors.
     """
 
     def __init__(
@@ -49,7 +63,7 @@ class PyroKernel(MCMCKernel):
         if any(field.name == "warmup" for field in dataclasses.fields(self.kernel)):  # type: ignore[arg-type]
             self._sampler = dataclasses.replace(self.kernel, warmup=warmup_steps)  # type: ignore[type-var]
         start = self._initial[self.site] if self._initial else self._drawn(*args, **kwargs)
-        self._density = self.target(*args, **kwargs) if self.target else self._model_target(*args, **kwargs)
+        self._density = self._target(*args, **kwargs)
         self._generator = torch.Generator(start.device).manual_seed(int(torch.randint(2**31, ())))
         with torch.no_grad():
             self._state: ChainState = self._sampler.init(self._density, start)
@@ -58,6 +72,13 @@ class PyroKernel(MCMCKernel):
     def _drawn(self, *args: Any, **kwargs: Any) -> Tensor:
         node: Any = poutine.trace(self.model).get_trace(*args, **kwargs).nodes[self.site]
         return node["value"].detach()
+
+    def _target(self, *args: Any, **kwargs: Any) -> LogDensity:
+        if self.target is not None:
+            return self.target(*args, **kwargs)
+        if isinstance(self.model, SpeechModel):
+            return speech_target(self.model, *args, **kwargs)
+        return self._model_target(*args, **kwargs)
 
     def _model_target(self, *args: Any, **kwargs: Any) -> LogDensity:
         """log p(z_n, observations) of each frame, discrete sites summed out: z [..., N, L] to [..., N]."""

@@ -44,7 +44,7 @@ def elbo_of(guide: SpeechGuide) -> ELBO:
     return TraceEnum_ELBO(max_plate_nesting=1) if guide.mixed else Trace_ELBO()
 
 
-def svi_loss(model: SpeechModel, guide: Guide | SpeechGuide) -> Callable[..., Tensor]:
+def svi_loss(model: SpeechModel, guide: Guide) -> Callable[..., Tensor]:
     """Minus Pyro's ELBO, a function of (power, visual, encoder_input=, responsibility=): differentiable, summed.
 
     The last two arguments are those of `SpeechGuide.given`.
@@ -70,7 +70,7 @@ def svi_loss(model: SpeechModel, guide: Guide | SpeechGuide) -> Callable[..., Te
 
 def bound_terms(
     model: SpeechModel,
-    guide: Guide | SpeechGuide,
+    guide: Guide,
     power: Tensor,
     visual: Visual | None = None,
     *,
@@ -83,7 +83,6 @@ def bound_terms(
     Arguments are those of the model and guide; without a `responsibility` the guide's own is taken, or else the
     optimal one for these draws.
     """
-    guide = guide.network if isinstance(guide, SpeechGuide) else guide
     pairs = branches(model, guide, power, visual, encoder_input=encoder_input, noise=noise)
     if not guide.mixed:
         ((r, k),) = pairs

@@ -9,8 +9,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyro
 import torch
 from pyro.infer import SVI
+from pyro.optim import PyroOptim
 from torch import Tensor
 
 from pyro_minvae.config.schema import Recipe, Stage
@@ -122,7 +124,7 @@ class StageRunner:
         self.stage: Stage = self.recipe.training.stages[number]
         self.learned = system.learned(self.stage)
         self.model: SpeechModel = system.model(self.stage.prior)
-        self.guide = SpeechGuide(self.model, system.guide_network(self.stage.guide))
+        self.guide: SpeechGuide = system.guide(self.stage.guide, self.stage.prior)
         self.device = device
         sees = self.model.visual or self.guide.visual
         self.data = StageData(
@@ -210,11 +212,18 @@ class StageRunner:
         # Priors and guides are built around networks that are parts by themselves.
         for name, network in self.system.networks.items():
             network.train(name in self.learned)
-        svi = SVI(self.model, self.guide, optimiser, loss=per_frame(elbo_of(self.guide)))
+        svi = svi_of(self.model, self.guide, optimiser)
+        registered: Any = {"params": {}, "constraints": {}}
         count, total, steps = 0, 0.0, self.data.steps()
         for step, (power, visual, mixture) in enumerate(feed, start=1):
             encoder_input = corrupt(power, stage.corrupt_audio) if mixture is None else mixture
-            with _divergence(f"stage {stage.name}, epoch {epoch}"), self.guide.given(encoder_input):
+            where = f"stage {stage.name}, epoch {epoch}"
+            # A scope of its own: the caller's parameter store stays as it is.
+            with (
+                pyro.get_param_store().scope(registered),
+                self.guide.given(encoder_input),
+                _divergence(where),
+            ):
                 value = svi.step(power, visual)
             frames = power[..., 0].numel()
             count, total = count + frames, total + value * frames
@@ -245,6 +254,19 @@ class StageRunner:
 
     def _seed(self, epoch: int) -> int:
         return (self.recipe.seed * 1_000_003 + self.number * 10_007 + epoch) * 2
+
+
+def svi_of(model: SpeechModel, guide: SpeechGuide, optimiser: PyroOptim) -> SVI:
+    """`pyro.infer.SVI` of the bound in nats per frame; `step(power, visual)` returns the loss."""
+    loss = per_frame(elbo_of(guide))
+
+    def loss_and_grads(*args: Any) -> Tensor:
+        # SVI's own would keep the graph for a second pass, which costs a tenth of a step.
+        value = loss(*args)
+        value.backward()
+        return value.detach()
+
+    return SVI(model, guide, optimiser, loss=loss, loss_and_grads=loss_and_grads)
 
 
 def per_frame(elbo: Any) -> Callable[..., Tensor]:
