@@ -141,7 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--first", action="store_true", help="the first call of a new process, nothing else")
     options = parser.parse_args(arguments)
     key = "process" if options.first else "loop"
-    print(f"| preset | s | threads | this, {key} s | other | ratio of medians | of quickest | energy of speech |")
+    print(
+        f"| preset | s | threads | this, {key} s | other | ratio of medians | of quickest | energy of speech |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for preset in options.presets:
         for seconds in options.lengths:

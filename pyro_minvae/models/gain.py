@@ -11,8 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_minvae.inference.ops.minimisers import minimiser
-from pyro_minvae.inference.ops.minimisers import TINY
+from pyro_minvae.inference.ops.minimisers import TINY, minimiser
 
 
 class GainPrior(NamedTuple):

@@ -43,7 +43,14 @@ def log_likelihood(
     arguments = _of_variance(power, sigma, scale, others)
     out = sigma.new_empty(sigma.shape[:-1])
     over_rows(
-        kernels.log_likelihood, len(rows), rows.size, arguments[0], rows, *arguments[1:], narrow(out)
+        kernels.log_likelihood,
+        len(rows),
+        rows.size,
+        arguments[0],
+        rows,
+        *arguments[1:],
+        narrow(out),
+        bins=rows.shape[1],
     )
     return out
 
@@ -60,7 +67,9 @@ def slope(
     require(out.shape == sigma.shape)
     rows = wide(sigma)
     arguments = _of_variance(power, sigma, scale, others)
-    over_rows(kernels.slope, len(rows), rows.size, arguments[0], rows, *arguments[1:], wide(out))
+    over_rows(
+        kernels.slope, len(rows), rows.size, arguments[0], rows, *arguments[1:], wide(out), bins=rows.shape[1]
+    )
     return out
 
 
@@ -116,9 +125,7 @@ def _parts(gaussians: Gaussians, shape: torch.Size) -> tuple[np.ndarray, ...]:
 
 
 def _arrays(gaussians: Gaussians) -> tuple[np.ndarray, ...]:
-    found = [
-        array for one in gaussians.parts for array in (wide(one[0]), wide(one[1]), narrow(one.constant))
-    ]
+    found = [array for one in gaussians.parts for array in (wide(one[0]), wide(one[1]), narrow(one.constant))]
     found += [NO_FRAMES, NO_FRAMES, NOTHING] * (2 - len(gaussians.parts))
     logs = [narrow(log) for log in gaussians.log_weights or ()] or [NOTHING] * 2
     return (*found, *logs)
@@ -171,12 +178,11 @@ def exchange(accepted: Tensor, there: Tensor, here: Tensor) -> bool:
     require(accepted.dtype is torch.bool and accepted.is_contiguous())
     require(accepted.shape == here.shape[:-1] and there.shape == here.shape)
     new, old = wide(there), wide(here)
-    went, count = int(torch.count_nonzero(accepted)), accepted.numel()
+    chosen = accepted.numpy().reshape(-1)
+    went, count = kernels.count_true(chosen), len(chosen)
     most = 2 * went > count
     if 0 < went < count:
         few, many = (old, new) if most else (new, old)
         numbers = min(went, count - went) * old.shape[1]
-        chosen = accepted.numpy().reshape(-1)
         over_rows(kernels.copy_rows, count, numbers, chosen, not most, few, many)
     return most
-

@@ -31,7 +31,7 @@ def move_chain(A: Tensor, up: Tensor, down: Tensor, links: Tensor, sweeps: int) 
 def harmonic_mean(sigma: Tensor) -> Tensor:
     draws, out = _draws(sigma), torch.empty_like(sigma[:, 0])
     rows = wide(out)
-    over_rows(kernels.harmonic_mean, len(rows), draws.size, draws, rows)
+    over_rows(kernels.harmonic_mean, len(rows), draws.size, draws, rows, bins=rows.shape[1])
     return out
 
 
@@ -51,8 +51,16 @@ def statistics(
     else:
         draws, level = _scene(sigma, gain, noise)
     over_rows(
-        kernels.statistics, len(rest), rest.size * (1 + draws.size // rest.size), x, rest, draws, level,
-        wide(out[0]), wide(out[1]),
+        kernels.statistics,
+        len(rest),
+        rest.size * (1 + draws.size // rest.size),
+        x,
+        rest,
+        draws,
+        level,
+        wide(out[0]),
+        wide(out[1]),
+        bins=rest.shape[1],
     )
     return out
 
@@ -64,7 +72,17 @@ def gain_statistics(
     draws, level = _scene(sigma, gain, noise)
     up, down = torch.empty_like(gain[source]), torch.empty_like(gain[source])
     over_rows(
-        kernels.gain_statistics, len(rest), draws.size, draws, level, rest, x, source, narrow(up), narrow(down)
+        kernels.gain_statistics,
+        len(rest),
+        draws.size,
+        draws,
+        level,
+        rest,
+        x,
+        source,
+        narrow(up),
+        narrow(down),
+        bins=rest.shape[1],
     )
     return up, down
 
@@ -83,7 +101,18 @@ def noise_moment(
     draws, level = _scene(harmonic[:, None], gain, noise)
     require(out.shape == noise.shape and (ratio is None or ratio.shape == gain.shape))
     sums = NO_FRAMES if ratio is None else array_of(ratio).reshape(level.shape)
-    over_rows(kernels.noise_moment, len(rest), 2 * rest.size, draws, level, rest, x, wide(out), sums)
+    over_rows(
+        kernels.noise_moment,
+        len(rest),
+        2 * rest.size,
+        draws,
+        level,
+        rest,
+        x,
+        wide(out),
+        sums,
+        bins=rest.shape[1],
+    )
 
 
 def speech_moment(
@@ -99,7 +128,18 @@ def speech_moment(
     rest, x = _spectra(power, noise)
     draws, level = _scene(harmonic[:, None], gain, noise)
     require(out.shape == noise.shape)
-    over_rows(kernels.speech_moment, len(rest), rest.size, draws, level, rest, x, source, wide(out))
+    over_rows(
+        kernels.speech_moment,
+        len(rest),
+        rest.size,
+        draws,
+        level,
+        rest,
+        x,
+        source,
+        wide(out),
+        bins=rest.shape[1],
+    )
     return out
 
 
@@ -107,7 +147,7 @@ def filters(sigma: Tensor, noise: Tensor, gain: Tensor | None) -> Tensor:
     draws, level = _scene(sigma, gain, noise)
     out, rest = torch.empty_like(sigma[:, 0]), wide(noise)
     shares = array_of(out).reshape(len(draws), *rest.shape)
-    over_rows(kernels.filters, len(rest), draws.size, draws, level, rest, shares)
+    over_rows(kernels.filters, len(rest), draws.size, draws, level, rest, shares, bins=rest.shape[1])
     return out
 
 

@@ -21,6 +21,7 @@ from pyro_minvae.inference.ops.vector import (
     bits_of,
     kernel,
     number_of,
+    place_of,
     power_of_two,
 )
 
@@ -67,7 +68,7 @@ def variance_of(v, row, sigma, scale, others):
         for f in range(v.shape[0]):
             v[f] = own[f]
         return
-    rest, factor = others[row % others.shape[0]], scale[row % scale.shape[0]]
+    rest, factor = others[place_of(row, others.shape[0])], scale[place_of(row, scale.shape[0])]
     if factor.shape[0] == 1:
         level = factor[0]
         for f in range(v.shape[0]):
@@ -78,13 +79,12 @@ def variance_of(v, row, sigma, scale, others):
 
 
 @kernel
-def log_likelihood(start, stop, power, sigma, scale, others, out):
+def log_likelihood(start, stop, power, sigma, scale, others, out, variance):
     """A logarithm of a product costs one logarithm: that of the mantissas' product, beside the exponents' sum."""
     bins = sigma.shape[1]
-    variance = np.empty(bins, np.float32)
     for i in range(start, stop):
         variance_of(variance, i, sigma, scale, others)
-        x = power[i % power.shape[0]]
+        x = power[place_of(i, power.shape[0])]
         sums, exponents, product = 0.0, -BIAS * bins, ONE
         lowest, highest = LOWEST, HIGHEST
         for first in range(0, bins, RUN):
@@ -114,17 +114,16 @@ def log_likelihood(start, stop, power, sigma, scale, others, out):
 
 
 @kernel
-def slope(start, stop, power, sigma, scale, others, out):
-    variance = np.empty(sigma.shape[1], np.float32)
+def slope(start, stop, power, sigma, scale, others, out, variance):
     for i in range(start, stop):
         variance_of(variance, i, sigma, scale, others)
-        x, row = power[i % power.shape[0]], out[i]
+        x, row = power[place_of(i, power.shape[0])], out[i]
         for f in range(row.shape[0]):
             inverse = ONE / variance[f]
             row[f] = (x[f] * inverse - ONE) * inverse
         if others.shape[0] == 0:
             continue
-        factor = scale[i % scale.shape[0]]
+        factor = scale[place_of(i, scale.shape[0])]
         if factor.shape[0] == 1:
             level = factor[0]
             for f in range(row.shape[0]):
@@ -137,12 +136,12 @@ def slope(start, stop, power, sigma, scale, others, out):
 @kernel
 def log_normal(z, mean, precision, constant, row):
     """constant - |(z - mean) precision|^2 / 2 of a row."""
-    centre, sharp = mean[row % mean.shape[0]], precision[row % precision.shape[0]]
+    centre, sharp = mean[place_of(row, mean.shape[0])], precision[place_of(row, precision.shape[0])]
     total = ZERO
     for k in range(z.shape[0]):
         away = (z[k] - centre[k]) * sharp[k]
         total += away * away
-    return constant[row % constant.shape[0]] - HALF * total
+    return constant[place_of(row, constant.shape[0])] - HALF * total
 
 
 @kernel
@@ -169,9 +168,11 @@ def log_mixture(start, stop, z, m0, p0, c0, m1, p1, c1, log0, log1, weight, out)
         if m1.shape[0] > 0:
             other = log_normal(z[i], m1, p1, c1, i)
             if weight.shape[0] > 0:
-                found = between(found, other, weight[i % weight.shape[0]])
+                found = between(found, other, weight[place_of(i, weight.shape[0])])
             else:
-                found = log_add(found + log0[i % log0.shape[0]], other + log1[i % log1.shape[0]])
+                found = log_add(
+                    found + log0[place_of(i, log0.shape[0])], other + log1[place_of(i, log1.shape[0])]
+                )
         out[i] = found
 
 
@@ -179,18 +180,18 @@ def log_mixture(start, stop, z, m0, p0, c0, m1, p1, c1, log0, log1, weight, out)
 def mixture_gradient(start, stop, z, m0, p0, c0, m1, p1, c1, log0, log1, weight, out):
     for i in range(start, stop):
         own, row = z[i], out[i]
-        mean, precision = m0[i % m0.shape[0]], p0[i % p0.shape[0]]
+        mean, precision = m0[place_of(i, m0.shape[0])], p0[place_of(i, p0.shape[0])]
         for k in range(row.shape[0]):
             row[k] = (mean[k] - own[k]) * (precision[k] * precision[k])
         if m1.shape[0] == 0:
             continue
         if weight.shape[0] > 0:
-            share = weight[i % weight.shape[0]]
+            share = weight[place_of(i, weight.shape[0])]
         else:
-            first = log_normal(own, m0, p0, c0, i) + log0[i % log0.shape[0]]
-            second = log_normal(own, m1, p1, c1, i) + log1[i % log1.shape[0]]
+            first = log_normal(own, m0, p0, c0, i) + log0[place_of(i, log0.shape[0])]
+            second = log_normal(own, m1, p1, c1, i) + log1[place_of(i, log1.shape[0])]
             share = ONE / (ONE + np.float32(math.exp(first - second)))
-        mean, precision = m1[i % m1.shape[0]], p1[i % p1.shape[0]]
+        mean, precision = m1[place_of(i, m1.shape[0])], p1[place_of(i, p1.shape[0])]
         for k in range(row.shape[0]):
             other = (mean[k] - own[k]) * (precision[k] * precision[k])
             row[k] = between(row[k], other, share)
@@ -200,7 +201,7 @@ def mixture_gradient(start, stop, z, m0, p0, c0, m1, p1, c1, log0, log1, weight,
 def responsibility(start, stop, draws, m0, p0, c0, m1, p1, c1, log0, log1, of_mean, out):
     count = draws.shape[0]
     for i in range(start, stop):
-        logit = log1[i % log1.shape[0]] - log0[i % log0.shape[0]]
+        logit = log1[place_of(i, log1.shape[0])] - log0[place_of(i, log0.shape[0])]
         ratios, shares = ZERO, ZERO
         for d in range(count):
             z = draws[d, i]
@@ -236,6 +237,14 @@ def decide(start, stop, uniform, there, here, p1, p0, g1, g0, correction, accept
                 place[k] = row[k]
         if probability.shape[0] > 0:
             probability[i] = math.exp(min(ratio, ZERO))
+
+
+@kernel
+def count_true(chosen):
+    count = 0
+    for i in range(chosen.shape[0]):
+        count += chosen[i]
+    return count
 
 
 @kernel

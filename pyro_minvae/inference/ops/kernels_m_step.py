@@ -7,8 +7,6 @@ Here J sources have D draws of sigma [J, D, R, F] and gains [J, R]; the noise's 
 # mypy: disable-error-code=no-untyped-def
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from pyro_minvae.inference.ops.vector import ONE, ZERO, kernel, moment_of, total_of
@@ -19,9 +17,9 @@ TWO, FOUR = np.float32(2), np.float32(4)
 
 
 @kernel
-def statistics(start, stop, power, noise, sigma, gain, p, q):
+def statistics(start, stop, power, noise, sigma, gain, p, q, v):
     bins, draws = noise.shape[1], sigma.shape[1]
-    v, each = np.empty(bins, np.float32), ONE / np.float32(draws)
+    each = ONE / np.float32(draws)
     for i in range(start, stop):
         x, up, down = power[i], p[i], q[i]
         for d in range(draws):
@@ -44,9 +42,8 @@ def statistics(start, stop, power, noise, sigma, gain, p, q):
 
 
 @kernel
-def gain_statistics(start, stop, sigma, gain, noise, power, source, up, down):
+def gain_statistics(start, stop, sigma, gain, noise, power, source, up, down, v):
     bins = noise.shape[1]
-    v = np.empty(bins, np.float32)
     for i in range(start, stop):
         x, numerator, denominator = power[i], ZERO, ZERO
         for d in range(sigma.shape[1]):
@@ -61,9 +58,8 @@ def gain_statistics(start, stop, sigma, gain, noise, power, source, up, down):
 
 
 @kernel
-def noise_moment(start, stop, sigma, gain, noise, power, out, ratio):
+def noise_moment(start, stop, sigma, gain, noise, power, out, ratio, v):
     bins = noise.shape[1]
-    v = np.empty(bins, np.float32)
     for i in range(start, stop):
         total_of(v, noise, sigma, gain, 0, i)
         x, rest, row = power[i], noise[i], out[i]
@@ -77,9 +73,8 @@ def noise_moment(start, stop, sigma, gain, noise, power, out, ratio):
 
 
 @kernel
-def speech_moment(start, stop, sigma, gain, noise, power, source, out):
+def speech_moment(start, stop, sigma, gain, noise, power, source, out, v):
     bins = noise.shape[1]
-    v = np.empty(bins, np.float32)
     for i in range(start, stop):
         total_of(v, noise, sigma, gain, 0, i)
         x, own, row, level = power[i], sigma[source, 0, i], out[i], gain[source, i]
@@ -89,10 +84,10 @@ def speech_moment(start, stop, sigma, gain, noise, power, source, out):
 
 
 @kernel
-def harmonic_mean(start, stop, sigma, out):
+def harmonic_mean(start, stop, sigma, out, total):
     """Rows are those of all sources."""
     bins, draws, rows = sigma.shape[3], sigma.shape[1], sigma.shape[2]
-    total, count = np.empty(bins, np.float32), np.float32(draws)
+    count = np.float32(draws)
     for at in range(start, stop):
         source, i = at // rows, at % rows
         for d in range(draws):
@@ -109,9 +104,9 @@ def harmonic_mean(start, stop, sigma, out):
 
 
 @kernel
-def filters(start, stop, sigma, gain, noise, out):
+def filters(start, stop, sigma, gain, noise, out, v):
     bins, draws = noise.shape[1], sigma.shape[1]
-    v, each = np.empty(bins, np.float32), ONE / np.float32(draws)
+    each = ONE / np.float32(draws)
     for i in range(start, stop):
         for d in range(draws):
             total_of(v, noise, sigma, gain, d, i)
@@ -128,7 +123,7 @@ def filters(start, stop, sigma, gain, noise, out):
 @kernel
 def minimiser(a, b, slope):
     """The h that minimises a h + b / h + slope log h (`minimisers.py`)."""
-    wide = np.float32(math.sqrt(slope * slope + FOUR * a * b)) + abs(slope)
+    wide = np.sqrt(slope * slope + FOUR * a * b) + abs(slope)
     rising = TWO * a
     if slope > ZERO:
         return TWO * b / (LEAST if wide < LEAST else wide)

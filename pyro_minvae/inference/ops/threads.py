@@ -1,43 +1,52 @@
-"""Rows of an array shared out to the threads of a pool, one for the whole process."""
+"""Rows of arrays shared out to the threads of a pool, one for the whole process."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
+import numpy as np
 import torch
 
-# Fewer numbers than this are done before another thread has woken.
-WORTHWHILE = 65536
+# Fewer numbers than this for each thread are done before another one has woken, which takes some 80 us.
+WORTHWHILE = 300_000
 
 _pool: ThreadPoolExecutor | None = None
 
 
-def over_rows(kernel: Callable[..., None], rows: int, numbers: int, *arguments: Any) -> None:
-    """kernel(start, stop, *arguments) over 0 .. `rows`, in as many runs of rows as there are threads for them.
+def over_rows(
+    kernel: Callable[..., None], rows: int, numbers: int, *arguments: Any, bins: int = 0
+) -> None:
+    """kernel(start, stop, *arguments) over 0 .. `rows`, in as many blocks of rows as there are threads for them.
 
-    `numbers` is how many the kernel goes over in all. A row is computed the same whatever run it is in.
+    `numbers` is how many the kernel goes over in all. With `bins` each block gets a row [bins] to work in, as its last
+    argument. A row is computed the same whatever block it is in.
     """
-    count = min(torch.get_num_threads(), rows, 2 * numbers // WORTHWHILE)
+    count = min(torch.get_num_threads(), rows, numbers // WORTHWHILE)
     if count <= 1:
-        kernel(0, rows, *arguments)
+        kernel(0, rows, *arguments, *_row(bins))
         return
     bounds = [rows * k // count for k in range(count + 1)]
     pool = _threads()
-    others = [pool.submit(kernel, *bounds[k : k + 2], *arguments) for k in range(1, count)]
+    others = [pool.submit(kernel, *bounds[k : k + 2], *arguments, *_row(bins)) for k in range(1, count)]
     try:
-        kernel(0, bounds[1], *arguments)
+        kernel(0, bounds[1], *arguments, *_row(bins))
     finally:
-        for other in others:  # whatever happens nobody writes any more once this returns
-            other.result()
+        wait(others)  # whatever happens nobody writes any more once this returns
+    for other in others:
+        other.result()
+
+
+def _row(bins: int) -> tuple[np.ndarray, ...]:
+    return (np.empty(bins, np.float32),) if bins else ()
 
 
 def _threads() -> ThreadPoolExecutor:
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pyro_minvae")
+        _pool = ThreadPoolExecutor(os.cpu_count(), "pyro_minvae")
     return _pool
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+# Without _nrt rows would be counted as Python counts objects, which threads do at each other's expense.
 kernel = njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
+    _nrt=False, nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
 )
 
 # Literals of Python would make everything double.
@@ -51,13 +52,20 @@ def number_of(context: Any, bits: Any) -> Any:
 
 @kernel
 def power_of_two(x):  # type: ignore[no-untyped-def]
-    """2^x to 2e-7 of it, 0 below 2^-126; x <= 126, and NaN stays NaN."""
+    """2^x to 2e-7 of it, 2^-126 where x is below; x <= 126, and NaN stays NaN."""
     inside = LEAST_EXPONENT if x < LEAST_EXPONENT else x
     whole = bits_of(inside + ROUND) - ROUND_BITS
     rest = inside - np.float32(whole)
     value = ((((C5 * rest + C4) * rest + C3) * rest + C2) * rest + C1) * rest + ONE
-    scale = number_of((whole + BIAS) << MANTISSA_SIZE)
-    return ZERO if x < LEAST_EXPONENT else value * scale
+    return value * number_of((whole + BIAS) << MANTISSA_SIZE)
+
+
+@kernel
+def place_of(row, rows):  # type: ignore[no-untyped-def]
+    """Which of an operand's rows, which repeat, belongs to a row; divisions take long."""
+    if row < rows:
+        return row
+    return 0 if rows == 1 else row % rows
 
 
 @kernel
