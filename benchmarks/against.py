@@ -1,8 +1,9 @@
 """The EM loop of this checkout against another one's: `python benchmarks/against.py ../other --lengths 3 20`.
 
-Both run in processes of their own that are asked in turn, one recording after another, so that what else the machine does
-meets both. The first call of each does not count, but for `--first`, which tells how long the first call of a new process
-takes, imports, weights and compiled passes included. Recordings are made up, since time does not depend on what is said.
+Both run in processes of their own that are asked in turn, one recording after another, so that what else the machine
+does meets both. The first call of each does not count, but for `--first`, which tells how long the first call of a
+new process takes, imports, weights and compiled passes included. Recordings are made up, since time does not depend
+on what is said.
 """
 
 from __future__ import annotations

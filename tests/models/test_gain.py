@@ -41,7 +41,9 @@ def marginal_objective(
 
 
 def step(gains: Tensor, j: int, sigma: Tensor, noise: Tensor, power: Tensor, prior: GainPrior) -> Tensor:
-    up, down = (one / sigma.shape[1] for one in ops.gain_statistics(sigma, gains, noise, power, j, Workspace()))
+    up, down = (
+        one / sigma.shape[1] for one in ops.gain_statistics(sigma, gains, noise, power, j, Workspace())
+    )
     moved = gains.clone()
     moved[j] = marginal_gain(gains[j], up, down, prior)
     return moved

@@ -1,8 +1,9 @@
 """The table of passes over arrays: each formula stands once in torch, and those that pay for it once more in Numba.
 
-A call of torch does one operation on all of an array; what the loops do with a spectrum takes ten of them, which read and
-write memory ten times. A compiled pass does all in one go, on rows shared out to threads. Both have one name and one
-signature, in `formulas_*.py` and `fast_*.py`; `choice.py` says when which is used. Products of matrices are torch's.
+A call of torch does one operation on all of an array; what the loops do with a spectrum takes ten of them, which read
+and write memory ten times. A compiled pass does all in one go, on rows shared out to threads. Both have one name and
+one signature, in `formulas_*.py` and `fast_*.py`; `choice.py` says when which is used. Products of matrices are
+torch's.
 """
 
 from __future__ import annotations
@@ -37,7 +38,17 @@ move_chain = chosen_by_size(formulas_m_step.move_chain)
 filters = chosen_by_size(formulas_m_step.filters)
 
 TABLE = (
-    *(decode_, through, log_likelihood, slope, log_mixture, mixture_gradient, responsibility, decide, exchange),
+    *(
+        decode_,
+        through,
+        log_likelihood,
+        slope,
+        log_mixture,
+        mixture_gradient,
+        responsibility,
+        decide,
+        exchange,
+    ),
     *(harmonic_mean, statistics, gain_statistics, noise_moment, speech_moment, move_chain, filters),
 )
 

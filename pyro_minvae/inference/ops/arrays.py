@@ -13,14 +13,14 @@ NOTHING = np.empty(0, np.float32)
 NO_FRAMES = np.empty((0, 0), np.float32)
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """The compiled pass is not for these arrays."""
 
 
 def require(condition: bool) -> None:
-    """`Unfit` if it does not hold."""
+    """`UnfitError` if it does not hold."""
     if not condition:
-        raise Unfit
+        raise UnfitError
 
 
 def wide(tensor: Tensor) -> np.ndarray:
@@ -37,7 +37,7 @@ def array_of(tensor: Tensor) -> np.ndarray:
     """The tensor's own numbers.
 
     Raises:
-        Unfit: unless they are of single precision, in one piece, in this machine's memory, and in no graph.
+        UnfitError: unless they are of single precision, in one piece, in this machine's memory, and in no graph.
     """
     if (
         tensor.dtype is not torch.float32
@@ -46,7 +46,7 @@ def array_of(tensor: Tensor) -> np.ndarray:
         or not tensor.is_contiguous()
         or tensor.numel() == 0
     ):
-        raise Unfit
+        raise UnfitError
     return tensor.numpy()
 
 

@@ -1,8 +1,8 @@
 """Torch or Numba: by which of the two the passes of the table (`ops`) run.
 
-Loading the compiled passes takes half a second, and compiling them, once after an installation, ten times as long. So loops
-say how much they are about to do (`expect`), and the passes are loaded once a process has enough to do to be paid for it.
-PYRO_MINVAE_PASSES=torch or =numba decides it beforehand, `using` for a while.
+Loading the compiled passes takes half a second, and compiling them, once after an installation, ten times as long. So
+loops say how much they are about to do (`expect`), and the passes are loaded once a process has enough to do to be
+paid for it. PYRO_MINVAE_PASSES=torch or =numba decides it beforehand, `using` for a while.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.inference.ops.arrays import Unfit
+from pyro_minvae.inference.ops.arrays import UnfitError
 
 VARIABLE = "PYRO_MINVAE_PASSES"
 CHOICES = ("auto", "numba", "torch")
@@ -24,7 +24,8 @@ WORTHWHILE = 200e6
 # What an M-step goes over is as much as so many moves.
 M_STEP = 5
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Passes = Mapping[str, Callable[..., Any]]
 
 _in_use: Passes | None = None
@@ -40,7 +41,7 @@ def chosen_by_size(formula: Callable[P, R]) -> Callable[P, R]:
         if _in_use is not None:
             try:
                 found: R = _in_use[name](*arguments, **named)
-            except Unfit:
+            except UnfitError:
                 pass
             else:
                 return found
@@ -93,6 +94,6 @@ def _loaded() -> Passes | None:
     """The compiled passes by name; None without Numba, or where it finds no place for what it compiles."""
     try:
         modules = [import_module(f"pyro_minvae.inference.ops.fast_{step}") for step in ("e_step", "m_step")]
-    except (ImportError, RuntimeError):
+    except (ImportError, RuntimeError, KeyError):
         return None
     return {name: found for module in modules for name, found in vars(module).items() if callable(found)}

@@ -1,7 +1,8 @@
 """The E-step's passes by Numba: the same names, arguments and results as in `formulas_e_step.py`.
 
 They take single-precision tensors that lie in one piece in this machine's memory, where no graph is wanted, and raise
-`Unfit` for others before anything is written. Powers of two are good to 2e-7; sums are in another order than torch's.
+`UnfitError` for others before anything is written. Powers of two are good to 2e-7; sums are in another order than
+torch's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The formulas of the E-step's passes, each once, by torch: for every type of number, every device, and graphs.
 
-`ops` holds the table of those that are compiled too. Arrays are gone over a few frames at a time, so that they stay in the
-processor's cache from one operation to the next.
+`ops` holds the table of those that are compiled too. Arrays are gone over a few frames at a time, so that they stay
+in the processor's cache from one operation to the next.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from pyro_minvae.inference.ops.workspace import Workspace, cut, tiles
 def move_chain(A: Tensor, up: Tensor, down: Tensor, links: Tensor, sweeps: int) -> Tensor:
     """Minimise sum up a~^2 / a + down a + s sum D_IS(a_(m-1) | a_m) [..., K, M] over odd columns, then over even ones.
 
-    `links` [M + 1] or [..., M + 1] are s between neighbours and 0 at the ends. Given its neighbours a column has a closed
-    minimum (derivations, eq. 12.10; Fevotte 2011, table 1); all columns at once would not be monotone.
+    `links` [M + 1] or [..., M + 1] are s between neighbours and 0 at the ends. Given its neighbours a column has a
+    closed minimum (derivations, eq. 12.10; Fevotte 2011, table 1); all columns at once would not be monotone.
     """
     # Columns of A as rows [..., M, K], so that every other one can be taken without a copy. On either side there is one
     # more, which nothing links to.

@@ -1,4 +1,4 @@
-"""What passes over latent vectors are given of a prior: its Gaussian components, and what the passes make of a decision."""
+"""What passes over latent vectors are given of a prior, and what a decision leaves."""
 
 from __future__ import annotations
 

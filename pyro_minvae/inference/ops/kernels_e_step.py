@@ -104,7 +104,7 @@ def log_likelihood(start, stop, power, sigma, scale, others, out, variance):
                 bits = bits_of(product)
                 exponents += (bits >> MANTISSA_SIZE) - BIAS
                 product = number_of((bits & MANTISSA) | ONE_BITS)
-            sums += ratios
+            sums += float(ratios)
         sums += exponents * LN_2 + math.log(float(product))
         if lowest < 1 or highest > 254:  # zero, subnormal, negative, infinite or not a number
             sums = 0.0

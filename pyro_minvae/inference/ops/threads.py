@@ -16,9 +16,7 @@ WORTHWHILE = 300_000
 _pool: ThreadPoolExecutor | None = None
 
 
-def over_rows(
-    kernel: Callable[..., None], rows: int, numbers: int, *arguments: Any, bins: int = 0
-) -> None:
+def over_rows(kernel: Callable[..., None], rows: int, numbers: int, *arguments: Any, bins: int = 0) -> None:
     """kernel(start, stop, *arguments) over 0 .. `rows`, in as many blocks of rows as there are threads for them.
 
     `numbers` is how many the kernel goes over in all. With `bins` each block gets a row [bins] to work in, as its last

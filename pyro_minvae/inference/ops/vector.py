@@ -1,7 +1,7 @@
 """How the compiled passes are written: Numba's settings, powers of two, and the bits of numbers.
 
-Sums may be taken in any order, so that loops become vectors; NaN and infinity keep their meaning. Kernels take rows `start`
-to `stop`, hold no Python object, and are kept on disk once they are compiled (see Numba's NUMBA_CACHE_DIR).
+Sums may be taken in any order, so that loops become vectors; NaN and infinity keep their meaning. Kernels take rows
+`start` to `stop`, hold no Python object, and are kept on disk once they are compiled (see Numba's NUMBA_CACHE_DIR).
 """
 
 from __future__ import annotations

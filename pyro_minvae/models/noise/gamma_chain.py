@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from torch.nn.functional import pad
 
 from pyro_minvae.inference import ops
-from pyro_minvae.models.noise.base import Nmf, flat
+from pyro_minvae.models.noise.base import TINY, Nmf, flat
 
 # Standard deviation of the log level where it has to be proper: a factor of 20 either way.
 SPREAD = 3.0
