@@ -9,6 +9,10 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What Numba compiles is kept from one run to the next, also where the package's own folder may not be written.
+os.environ.setdefault(
+    "NUMBA_CACHE_DIR", os.path.join(os.path.dirname(os.path.dirname(__file__)), ".pytest_cache", "numba")
+)
 # Rich wraps at the terminal's width: a wide one keeps every message on its one line.
 os.environ["COLUMNS"] = "300"
 os.environ["NO_COLOR"] = "1"

@@ -15,7 +15,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_minvae.fused import chains as fused
+from pyro_minvae.inference import ops
+from pyro_minvae.inference.ops.gaussians import Gaussians, Normal
 
 
 def normal(mean: Tensor, scale: Tensor) -> dist.Independent:
@@ -95,23 +96,16 @@ class Gaussian:
     """log N(z; mean, diag scale^2) as a function of z [..., N, L]: what does not depend on z is computed once."""
 
     def __init__(self, mean: Tensor, scale: Tensor) -> None:
-        self.mean, self.precision = mean, scale.reciprocal()
-        self.curvature = self.precision.square()
-        self.constant = -(scale.log().sum(-1) + 0.5 * scale.shape[-1] * math.log(2 * math.pi))
-        self.normal = fused.Normal(mean, self.precision, self.constant)
-        self._fused = fused.Gaussians([self.normal])
+        constant = -(scale.log().sum(-1) + 0.5 * scale.shape[-1] * math.log(2 * math.pi))
+        self.normal = Normal(mean, scale.reciprocal(), constant)
+        self._alone = Gaussians([self.normal])
 
     def __call__(self, z: Tensor) -> Tensor:
-        found = self._fused.log_density(z)
-        if found is not None:
-            return found
-        away = (z - self.mean) * self.precision
-        return torch.sub(self.constant, away.square().sum(-1), alpha=0.5)
+        return ops.log_mixture(z, self._alone)
 
     def gradient(self, z: Tensor) -> Tensor:
         """-(z - mean) / scale^2 [..., N, L]."""
-        found = self._fused.gradient(z)
-        return found if found is not None else (self.mean - z) * self.curvature
+        return ops.mixture_gradient(z, self._alone)
 
 
 def density(distribution: TorchDistribution) -> Callable[[Tensor], Tensor]:

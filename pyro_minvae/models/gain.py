@@ -11,8 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_minvae.inference.ops.minimisers import minimiser
-from pyro_minvae.models.noise.base import TINY
+from pyro_minvae.inference.ops.minimisers import TINY, minimiser
 
 
 class GainPrior(NamedTuple):
@@ -80,11 +79,3 @@ def mean_field_gain(level: Tensor, bins: int, prior: GainPrior) -> Tensor:
     if prior.rate == 0 and slope <= 0:
         raise ValueError(f"expected a shape below {bins + 1} where the rate is 0, got {prior.shape}")
     return minimiser(prior.rate, level, slope).clamp_min(TINY)
-
-
-def gain_statistics(sigma: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """`up` and `down` [..., N] of `marginal_gain` from sigma, |x|^2 V^-2 and V^-1, each [R, ..., N, F].
-
-    The last two are written over.
-    """
-    return p.mul_(sigma).sum(-1).mean(0), q.mul_(sigma).sum(-1).mean(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -11,8 +11,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_minvae.fused import speech as fused
-from pyro_minvae.inference.ops.workspace import Workspace, cut, joined, tiles
+from pyro_minvae.inference import ops
+from pyro_minvae.inference.ops.workspace import Workspace
 from pyro_minvae.models.distributions import as_event, marginal
 from pyro_minvae.models.gain import FLAT, GainPrior
 from pyro_minvae.models.likelihoods import ComplexGaussianPower
@@ -121,50 +121,5 @@ class NoisyMixture:
 
 
 def log_likelihood(power: Tensor, variance: Tensor, workspace: Workspace | None = None) -> Tensor:
-    """-sum_f [log V + |x|^2 / V]: [..., N, F] to [..., N] (derivations, eq. 6.3).
-
-    Logarithms cost most, so that bins are multiplied in pairs before: V should lie within 1e-19 and 1e19 (in single
-    precision). Loops give it arrays to work in.
-    """
-    if variance.requires_grad:
-        return _LogLikelihood.apply(power, variance)
-    whole = fused.density(power, variance)
-    if whole is not None:
-        return whole
-    workspace, found = workspace or Workspace(), []
-    for part in tiles(variance):
-        own = cut(variance, part)
-        ratio = torch.div(cut(power, part), own, out=workspace("ratio", own))
-        found.append(_summed(ratio, own, workspace))
-    return joined(found, -1)
-
-
-def _summed(ratio: Tensor, variance: Tensor, workspace: Workspace) -> Tensor:
-    """-sum_f [log V + `ratio`]."""
-    bins = variance.shape[-1]
-    half = bins // 2
-    pairs = workspace("pairs", variance, (*variance.shape[:-1], half))
-    torch.mul(variance[..., :half], variance[..., bins - half :], out=pairs)
-    log_total = pairs.log_().sum(-1)
-    if bins % 2:
-        log_total += variance[..., half].log()
-    return log_total.add_(ratio.sum(-1)).neg_()
-
-
-class _LogLikelihood(torch.autograd.Function):
-    """The same with its gradient (|x|^2 / V - 1) / V in few passes; nothing is learnt through `power`."""
-
-    @staticmethod
-    def forward(ctx: Any, power: Tensor, variance: Tensor) -> Tensor:
-        ratio = power / variance
-        ctx.save_for_backward(power, variance)
-        ctx.ratio = ratio
-        return _summed(ratio, variance, Workspace())
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[None, Tensor]:
-        power, variance = ctx.saved_tensors
-        (weight,) = outer
-        if torch.is_grad_enabled():  # somebody wants curvature
-            return None, (power / variance - 1) / variance * weight[..., None]
-        return None, (ctx.ratio - 1).div_(variance).mul_(weight[..., None])
+    """-sum_f [log V + |x|^2 / V]: [..., N, F] to [..., N] (derivations, eq. 6.3); loops give it arrays to work in."""
+    return ops.log_likelihood(power, variance, workspace=workspace)

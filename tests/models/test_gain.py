@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain, mean_field_gain
+from pyro_minvae.inference import ops
+from pyro_minvae.inference.ops.workspace import Workspace
+from pyro_minvae.models.gain import GainPrior, marginal_gain, mean_field_gain
 
 PRIORS = [
     GainPrior(1.0, 0.0),
@@ -39,8 +41,9 @@ def marginal_objective(
 
 
 def step(gains: Tensor, j: int, sigma: Tensor, noise: Tensor, power: Tensor, prior: GainPrior) -> Tensor:
-    total = (gains[:, None, ..., None] * sigma).sum(0) + noise
-    up, down = gain_statistics(sigma[j], power / total**2, 1 / total)
+    up, down = (
+        one / sigma.shape[1] for one in ops.gain_statistics(sigma, gains, noise, power, j, Workspace())
+    )
     moved = gains.clone()
     moved[j] = marginal_gain(gains[j], up, down, prior)
     return moved

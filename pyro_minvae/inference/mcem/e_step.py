@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pyro_minvae.fused import chains as fused
+from pyro_minvae.inference import ops
 from pyro_minvae.inference.mcem.source import SourceState
 from pyro_minvae.inference.mcmc.base import ChainState, Kernel, LogDensity, Target, at_hand, refresh
 from pyro_minvae.inference.mcmc.draws import Randomness
@@ -181,13 +181,4 @@ def chosen(accepted: Tensor, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor |
     lie = new.shape == old.shape and new.is_contiguous() and old.is_contiguous()
     if not (lie and at_hand(new)):
         return torch.where(accepted[..., None], new, old), None
-    moved = fused.exchange(accepted, new, old)
-    if moved is not None:
-        return (new, old) if moved else (old, new)
-    frames, bins = accepted.flatten(), new.shape[-1]
-    went, count = int(torch.count_nonzero(frames)), frames.numel()
-    most, few, rows = (new, old, ~frames) if 2 * went > count else (old, new, frames)
-    if 0 < went < count:
-        places = rows.nonzero()[:, 0]
-        most.view(-1, bins).index_copy_(0, places, few.view(-1, bins).index_select(0, places))
-    return most, few
+    return (new, old) if ops.exchange(accepted, new, old) else (old, new)

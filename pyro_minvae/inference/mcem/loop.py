@@ -14,24 +14,23 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.config.schema import Inference
-from pyro_minvae.fused import noise as fused
+from pyro_minvae.inference import ops
 from pyro_minvae.inference.mcem.convergence import until_settled
 from pyro_minvae.inference.mcem.e_step import Chains, move
 from pyro_minvae.inference.mcem.m_step import (
     harmonic_mean,
     maximise_marginal,
     maximise_mean_field,
-    mean_field_variances,
     tail_ratio,
 )
 from pyro_minvae.inference.mcem.schedule import Phase, is_mean_field, stretches
 from pyro_minvae.inference.mcem.source import SourceState
 from pyro_minvae.inference.mcem.targets import joint_target, mean_field_target
-from pyro_minvae.inference.mcem.wiener import masks, mean_of, second_moment
+from pyro_minvae.inference.mcem.wiener import masks, mean_of
 from pyro_minvae.inference.mcmc.base import Target
 from pyro_minvae.inference.mcmc.draws import Randomness
 from pyro_minvae.inference.mcmc.registry import make_kernel
-from pyro_minvae.inference.ops.workspace import Workspace, cut, tiles
+from pyro_minvae.inference.ops.workspace import Workspace
 from pyro_minvae.models.gain import GainPrior
 from pyro_minvae.models.noise.base import Nmf
 from pyro_minvae.models.noisy import Source, log_likelihood
@@ -133,6 +132,8 @@ class _Engine:
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
         self.workspace = Workspace()
+        numbers = power.numel() * len(sources) * config.chains
+        ops.expect(numbers, moves=config.steps, iterations=config.iterations)
 
     def run(self, stretch: Phase) -> Iterator[EMState]:
         """Iterations of one kind, from where chains, noise and gains are."""
@@ -246,12 +247,9 @@ class _Engine:
         """E|s_j|^2 [..., N, F] under q(s), in `scratch`."""
         noise = self.noise.variance()
         moment = workspace("expected", noise)
-        if fused.speech_moment(self.harmonic, self.gain, noise, self.power, j, moment):
-            return moment
-        for part in tiles(noise):
-            speech, total = mean_field_variances(self.gain, self.harmonic, noise, part, workspace)
-            second_moment(speech[j], total, cut(self.power, part), workspace=workspace, out=cut(moment, part))
-        return moment.div_(self.gain[j][..., None])
+        return ops.speech_moment(
+            self.harmonic, self.gain, noise, self.power, j, out=moment, workspace=workspace
+        )
 
     def _scale(self, j: int) -> Tensor:
         """The factor g [..., N, 1] or g / w [..., N, F] on sigma(z_j)."""

@@ -9,13 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from pyro_minvae.fused import products as fused
-from pyro_minvae.inference.ops.workspace import Workspace, cut, tiles
+from pyro_minvae.inference import ops
+from pyro_minvae.inference.ops.workspace import Workspace
 
 Pair = tuple[Tensor, Tensor]
 
@@ -40,15 +39,17 @@ class Statistics:
 
     def onto_spectra(self, noise: Tensor, H: Tensor) -> Pair:
         """P H' and Q H' [..., F, K] of activations H [..., K, N], at that noise variance."""
-        p, q = self(noise)
-        found = fused.onto_spectra(H, p, q)
-        return found if found is not None else ((H @ p).mT, (H @ q).mT)
+        live = H if self.valid is None else H * self.valid[..., None, :]
+        p, q = self._ask(noise)
+        return (live @ p).mT, (live @ q).mT
 
     def onto_activations(self, noise: Tensor, W: Tensor) -> Pair:
         """W' P and W' Q [..., K, N] of spectra W [..., F, K], at that noise variance."""
-        p, q = self(noise)
-        found = fused.onto_activations(W, p, q)
-        return found if found is not None else ((p @ W).mT, (q @ W).mT)
+        up, down = ((one @ W).mT for one in self._ask(noise))
+        if self.valid is None:
+            return up, down
+        exists = self.valid[..., None, :]
+        return up * exists, down * exists
 
 
 class MixtureStatistics(Statistics):
@@ -71,56 +72,6 @@ class MixtureStatistics(Statistics):
         self.power, self.sigma, self.gain = power, sigma, gain
         self._scratch = workspace or Workspace()
 
-    def onto_spectra(self, noise: Tensor, H: Tensor) -> Pair:
-        live = H if self.valid is None else H * self.valid[..., None, :]
-        found = fused.onto_spectra(live, self.power, fused.Total(noise, self.sigma, self.gain))
-        return super().onto_spectra(noise, H) if found is None else found
-
-    def onto_activations(self, noise: Tensor, W: Tensor) -> Pair:
-        found = fused.onto_activations(W, self.power, fused.Total(noise, self.sigma, self.gain))
-        if found is None:
-            return super().onto_activations(noise, W)
-        if self.valid is None:
-            return found
-        up, down = (one * self.valid[..., None, :] for one in found)
-        return up, down
-
     def _means(self, noise: Tensor) -> Pair:
-        """P and Q by torch, a few frames at a time."""
-        whole = self._scratch("P", noise), self._scratch("Q", noise)
-        gain = self.gain
-        if gain is None and self.sigma is not None:
-            gain = noise.new_ones(len(self.sigma), *self.power.shape[:-1])
-        for part in tiles(noise):
-            p, q = (cut(one, part) for one in whole)
-            self._means_in(cut(noise, part), gain, part, p, q)
-        return whole
-
-    def _means_in(self, noise: Tensor, gain: Tensor | None, part: slice | None, p: Tensor, q: Tensor) -> None:
-        if self.sigma is None or gain is None:
-            torch.square(torch.reciprocal(noise, out=q), out=p)
-        else:
-            level = cut(gain[..., None], part)
-            first, *others = draws_of(self.sigma, part)
-            torch.square(total_variance(noise, level, first, q).reciprocal_(), out=p)
-            for one in others:
-                inverse = total_variance(noise, level, one, self._scratch("inverse", noise)).reciprocal_()
-                q += inverse
-                p.addcmul_(inverse, inverse)
-            if others:
-                q /= 1 + len(others)
-                p /= 1 + len(others)
-        p.mul_(cut(self.power, part))
-
-
-def total_variance(noise: Tensor, gain: Tensor, sigma: Sequence[Tensor], out: Tensor) -> Tensor:
-    """sum_j g_j sigma_j + noise of gains [J, ..., N, 1] and one draw of each source, J of [..., N, F], in `out`."""
-    total = torch.addcmul(noise, gain[0], sigma[0], out=out)
-    for own, other in zip(gain[1:], sigma[1:], strict=True):
-        total.addcmul_(own, other)
-    return total
-
-
-def draws_of(sigma: Tensor, part: slice | None) -> Iterator[tuple[Tensor, ...]]:
-    """Draw by draw of [J, D, ..., N, F], that of every source in one part of the frames."""
-    return zip(*(cut(draws, part).unbind() for draws in sigma), strict=True)
+        out = self._scratch("P", noise), self._scratch("Q", noise)
+        return ops.statistics(self.power, noise, self.sigma, self.gain, out=out, workspace=self._scratch)

@@ -8,10 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pyro_minvae.fused import speech as fused
+from pyro_minvae.inference import ops
 from pyro_minvae.inference.mcmc.base import Target
-from pyro_minvae.inference.ops.workspace import Workspace, cut, joined, tiles
-from pyro_minvae.models.noisy import log_likelihood
+from pyro_minvae.inference.ops.workspace import Workspace, joined
 from pyro_minvae.models.speech import Conditioned
 
 
@@ -62,11 +61,8 @@ def joint_target(
 
     def likelihood(sigmas: Sequence[Tensor]) -> Tensor:
         *first, last = sigmas
-        if not last.requires_grad:
-            found = fused.density(power, last, scale=scales[-1], others=total_of(first))
-            if found is not None:
-                return found
-        return log_likelihood(power, total_of(sigmas), workspace)
+        rest = total_of(first)
+        return ops.log_likelihood(power, last, scale=scales[-1], others=rest, workspace=workspace)
 
     def log_density(z: Tensor) -> Tensor:
         found = voices(z)
@@ -88,11 +84,10 @@ def joint_target(
         """The likelihood's derivatives by sigma_j; each holds until the next one is asked for."""
         room = workspace("slope", others, shape_with(sigmas[0].shape))
         if len(sigmas) == 1:
-            found = fused.slope(power, sigmas[0], room, scale=scales[0], others=others)
-            if found is not None:
-                yield found
-                return
-        slope = _slope(power, total_of(sigmas), room)
+            (sigma,), (scale,) = sigmas, scales
+            yield ops.slope(power, sigma, scale=scale, others=others, out=room, workspace=workspace)
+            return
+        slope = ops.slope(power, total_of(sigmas), out=room)
         for scale in scales:
             yield torch.mul(slope, scale, out=workspace("total", slope))
 
@@ -107,19 +102,7 @@ def joint_target(
 
 def _finite(z: Tensor, sigma: Tensor) -> Tensor:
     """Numbers [..., N] that are not finite where z or sigma(z) is not."""
-    found = fused.sums(z, sigma)
-    return z.square().sum(-1).add_(sigma.sum(-1)) if found is None else found
-
-
-def _slope(power: Tensor, variance: Tensor, out: Tensor) -> Tensor:
-    """(|x|^2 / V - 1) / V in `out`, what the log density changes by with V."""
-    found = fused.slope(power, variance, out)
-    if found is not None:
-        return found
-    for part in tiles(variance):
-        own = cut(variance, part)
-        torch.div(cut(power, part), own, out=cut(out, part)).sub_(1).div_(own)
-    return out
+    return z.square().sum(-1).add_(sigma.sum(-1))
 
 
 def marginal_target(
@@ -160,13 +143,13 @@ def mean_field_target(
     constant = cache(lambda: bins * scale.log().sum(-1))
 
     def log_density(z: Tensor) -> Tensor:
-        likelihood = log_likelihood(ratio, speech.variance(z), workspace) - constant()
+        likelihood = ops.log_likelihood(ratio, speech.variance(z), workspace=workspace) - constant()
         return speech.prior.expected_log_prob(z, weight) + likelihood
 
     def gradient(z: Tensor) -> Tensor:
         with torch.no_grad():
             sigma = speech.variance(z)
-            slope = _slope(ratio, sigma, workspace("slope", sigma))
+            slope = ops.slope(ratio, sigma, out=workspace("slope", sigma))
             return speech.variance.back(z, sigma, slope).add_(speech.prior.expected_gradient(z, weight))
 
     return Target(log_density, speech.reach, gradient, lambda z: _finite(z, speech.variance(z)))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyro_minvae.fused import chains as fused
+from pyro_minvae.inference import ops
 from pyro_minvae.inference.mcmc.base import (
     ChainInfo,
     ChainState,
@@ -32,6 +32,7 @@ from pyro_minvae.inference.mcmc.base import (
     value_and_gradient,
 )
 from pyro_minvae.inference.mcmc.draws import Randomness, normal, uniform
+from pyro_minvae.inference.ops.gaussians import Place
 
 # Share of a step by which log step sizes follow the acceptance: RATE / t^DECAY sums to infinity, its square does not.
 RATE, DECAY = 2.0, 0.6
@@ -124,21 +125,18 @@ def sweep(
     xi = normal(z, generator)
     # Each frame moves once in a sweep, so one draw for each suffices.
     chance = uniform(state.log_density, generator)
+    if reach == (0, 0):
+        proposal = propose(state, xi, None)
+        return _decided_at_once(state, proposal, chance, probabilities=probabilities)
     infos = []
     for frames in colours(reach, z.shape[-2], z.device):
         proposal = propose(state, xi, frames)
-        if reach == (0, 0):
-            done = _decided_at_once(state, proposal, chance, probabilities=probabilities)
-            if done is not None:
-                return done
         ratio = _log_ratio(proposal, state.log_density, reach)
         accepted = chance.log() < ratio
         if frames is not None:
             accepted, ratio = accepted & frames, torch.where(frames, ratio, -torch.inf)
         infos.append(ChainInfo(accepted, ratio.clamp_max_(0.0).exp_() if probabilities else None))
         state = _settled(state, proposal, accepted, reach)
-    if len(infos) == 1:
-        return state, infos[0]
     # Each frame has its decision in one colour and zeros in the others.
     accepted = torch.stack([info.accepted for info in infos]).any(0)
     found = [info.probability for info in infos if info.probability is not None]
@@ -208,23 +206,16 @@ def advance(
 
 
 def _decided_at_once(
-    state: ChainState, proposal: Proposal, chance: Tensor, *, probabilities: bool
-) -> tuple[ChainState, ChainInfo] | None:
-    """The state after a decision on independent frames, in one pass; None if there is none for these arrays."""
-    correction = proposal.correction
-    if isinstance(correction, float) and correction != 0:
-        return None
-    found = fused.decide(
-        chance,
-        (proposal.position, proposal.log_density, proposal.gradient),
-        (state.position, state.log_density, state.gradient),
-        correction if isinstance(correction, Tensor) else None,
-        probability=probabilities,
-    )
-    if found is None:
-        return None
-    state = state._replace(position=found.position, log_density=found.log_density, gradient=found.gradient)
-    return state, ChainInfo(found.accepted, found.probability)
+    state: ChainState, proposal: Proposal, uniform: Tensor, *, probabilities: bool
+) -> tuple[ChainState, ChainInfo]:
+    """The state after a decision on independent frames."""
+    correction: Tensor | float | None = proposal.correction
+    if not isinstance(correction, Tensor):
+        correction = torch.full_like(uniform, correction) if correction else None
+    there = Place(proposal.position, proposal.log_density, proposal.gradient)
+    here = Place(state.position, state.log_density, state.gradient)
+    found = ops.decide(uniform, there, here, correction, probability=probabilities)
+    return state._replace(**found.place._asdict()), ChainInfo(found.accepted, found.probability)
 
 
 def _log_ratio(proposal: Proposal, current: Tensor, reach: Reach) -> Tensor:
@@ -235,13 +226,6 @@ def _log_ratio(proposal: Proposal, current: Tensor, reach: Reach) -> Tensor:
     """
     before, after = reach
     proposed = proposal.log_density
-    if reach == (0, 0):
-        least = torch.finfo(proposed.dtype).min
-        change = proposed.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
-        change.sub_(current.nan_to_num(least, least, least))
-        if isinstance(proposal.correction, float) and proposal.correction == 0:
-            return change
-        return (change + proposal.correction).nan_to_num(-torch.inf, torch.inf, -torch.inf)
     possible, was_possible = proposed.isfinite(), current.isfinite()
     repaired = torch.where(was_possible, proposed - current, torch.inf)
     change = torch.where(possible, repaired, torch.where(was_possible, -torch.inf, 0.0))
@@ -251,17 +235,13 @@ def _log_ratio(proposal: Proposal, current: Tensor, reach: Reach) -> Tensor:
 
 
 def _settled(state: ChainState, proposal: Proposal, accepted: Tensor, reach: Reach) -> ChainState:
-    """The state after the accepted frames [..., N] have moved."""
+    """The state after the accepted frames [..., N] of a colour have moved."""
     before, after = reach
-    coupled = reach != (0, 0)
     # Factor i belongs to at most one frame of the colour, the one in i - after .. i + before.
-    changed = windowed_sum(accepted.to(torch.int32), after, before) > 0 if coupled else accepted
-    gradient = None
-    if proposal.gradient is not None and not coupled:
-        gradient = only(accepted, proposal.gradient, state.gradient)  # type: ignore[arg-type]
+    changed = windowed_sum(accepted.to(torch.int32), after, before) > 0
     return state._replace(
         position=only(accepted, proposal.position, state.position),
         log_density=torch.where(changed, proposal.log_density, state.log_density),
         # A coupled frame's gradient depends on which of its neighbours moved.
-        gradient=gradient,
+        gradient=None,
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_minvae.fused import chains as fused
 from pyro_minvae.inference.mcmc.base import ChainInfo, ChainState, LogDensity
 from pyro_minvae.inference.mcmc.blocked import advance, known_gradient, start
 from pyro_minvae.inference.mcmc.draws import Randomness, normal
@@ -44,5 +43,4 @@ class UnadjustedLangevin:
 
 def langevin_move(z: Tensor, gradient: Tensor, xi: Tensor, step_size: Tensor | float) -> Tensor:
     """z + (step_size^2 / 2) gradient + step_size xi."""
-    found = fused.langevin(z, gradient, xi, step_size) if isinstance(step_size, float) else None
-    return found if found is not None else z + step_size * (0.5 * step_size * gradient + xi)
+    return z + step_size * (0.5 * step_size * gradient + xi)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_minvae.fused import speech as fused
+from pyro_minvae.inference import ops
 from pyro_minvae.inference.ops.workspace import Workspace, cut, joined, same_place, tiles
 
 # Above this the exponent is cut, so that sigma stays finite in single precision.
@@ -66,13 +66,10 @@ class FusedDecoder:
         if room is None or room.shape != shape:
             room = inputs.new_empty(shape)
         rows, hidden = room.view(-1, shape[-1]), hidden.view(-1, hidden.shape[-1])
+        limit = math.inf if self.bounded else self.limit
         for part in tiles(rows):
-            values = torch.addmm(self.last.bias, cut(hidden, part), self.last.weight.mT, out=cut(rows, part))
-            if fused.power_of_two_(values, limit=self.limit, floor=self.floor):
-                continue
-            if not self.bounded:
-                values.clamp_(max=self.limit)
-            values.exp2_().add_(self.floor)
+            values = torch.mm(cut(hidden, part), self.last.weight.mT, out=cut(rows, part))
+            ops.decode_(values, self.last.bias, limit=limit, floor=self.floor)
         return room
 
     def gradient(self, inputs: Tensor, sigma: Tensor, outer: Tensor, *, spare: bool = False) -> Tensor:
@@ -90,25 +87,19 @@ class FusedDecoder:
             values = joined(found, -2)
         activations = self._seen_at(inputs) or self._activations(inputs)
         for layer, bend in zip(reversed(self.hidden), reversed(activations), strict=True):
-            if torch.is_grad_enabled() or not fused.back_through_logistic_(values, bend):
-                values = torch.ops.aten.sigmoid_backward(values, bend)
-            values = values @ layer.weight
+            values = torch.ops.aten.sigmoid_backward(values, bend) @ layer.weight
         return values
 
     def _slope(self, sigma: Tensor, outer: Tensor, spare: bool) -> Tensor:
         """`_through` without a graph, in one pass if that can be."""
         most = math.inf if self.bounded else 2.0**self.limit
         room = outer if spare else self._scratch("slope", sigma)
-        found = fused.through(sigma, outer, room, floor=self.floor, most=most)
-        if found is not None:
-            return found
-        room = self._scratch("slope", sigma)
-        return self._through(torch.sub(sigma, self.floor, out=room), outer, out=room)
+        return ops.through(sigma, outer, floor=self.floor, most=most, out=room)
 
-    def _through(self, exponential: Tensor, outer: Tensor, out: Tensor | None = None) -> Tensor:
+    def _through(self, exponential: Tensor, outer: Tensor) -> Tensor:
         """Back through the power of two, which was cut off at its limit."""
         if self.bounded:
-            return torch.mul(exponential, outer, out=out)
+            return exponential * outer
         return torch.where(exponential < 2.0**self.limit, exponential * outer, 0.0)
 
     def _seen_at(self, inputs: Tensor) -> list[Tensor] | None:
@@ -122,8 +113,8 @@ class FusedDecoder:
         found, values = [], inputs
         for layer in self.hidden:
             values = functional.linear(values, *layer)
-            if not fused.logistic_(values):
-                values = values.sigmoid()
+            # Graphs may need what it is made of.
+            values = values.sigmoid() if torch.is_grad_enabled() else values.sigmoid_()
             found.append(values)
         return found
 

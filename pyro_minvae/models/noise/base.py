@@ -20,16 +20,11 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
 
-from pyro_minvae.fused import noise as fused
-from pyro_minvae.fused.products import product
-from pyro_minvae.inference.ops.minimisers import root_ratio
+from pyro_minvae.inference.ops.minimisers import TINY, root_ratio
 from pyro_minvae.inference.ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyro_minvae.inference.mcem.statistics import Statistics
-
-# Keeps factors positive, far below any audible power at full scale 1.
-TINY = 1e-12
 
 
 class Noise(Protocol):
@@ -136,11 +131,6 @@ class Nmf:
         if name:
             self._scratch = self._scratch or Workspace()
             room = self._scratch(name, W, shape)
-        out = W.new_empty(shape) if room is None else room
-        if product(W, H, out):
-            return out
-        if W.dim() == 2:  # one call, which takes half the time
-            return torch.addmm(W.new_full((1,), TINY), H.mT, W.mT, out=room)
         return torch.matmul(H.mT, W.mT, out=room).add_(TINY)
 
     def update(self, statistics: Statistics) -> None:
@@ -195,10 +185,6 @@ class Nmf:
 
     def _move_spectra(self, up: Tensor, down: Tensor) -> None:
         """Minimise sum up W~^2 / W + down W - log p(W), both [..., F, K], from W~."""
-        moved = fused.move_spectra(self.W, up, down, self.A) if self.exponent == 0.5 else None
-        if moved is not None:
-            self.W, self.A = moved
-            return
         self.W = self.W * self._factor(up, down)
         self._normalise()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -13,20 +12,11 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
 
-from pyro_minvae.fused import noise as fused
-from pyro_minvae.inference.ops.minimisers import Slope, minimiser, slopes
+from pyro_minvae.inference import ops
 from pyro_minvae.models.noise.base import TINY, Nmf, flat
 
 # Standard deviation of the log level where it has to be proper: a factor of 20 either way.
 SPREAD = 3.0
-
-
-class _Links(NamedTuple):
-    """s to the column before and to the one after, 0 at the ends, and the first less the second."""
-
-    before: Tensor
-    after: Tensor
-    slope: Slope
 
 
 class ChainNmf(Nmf):
@@ -42,8 +32,8 @@ class ChainNmf(Nmf):
     for smooth Itakura-Saito nonnegative matrix factorization", there as a penalty and with the noise alone in V.
     """
 
-    # The shape of A, which columns are live, and the links that belong to them: all, and those of each side.
-    _known_links: tuple[torch.Size, Tensor | None, Tensor, list[_Links]] | None = None
+    # The shape of A, which columns are live, and the links that belong to them.
+    _known_links: tuple[torch.Size, Tensor | None, Tensor] | None = None
 
     def __init__(
         self,
@@ -72,7 +62,7 @@ class ChainNmf(Nmf):
         """log p(W) + log p(A) as in the class's formula [...]."""
         s, log_step = self.strength, self._log_steps()
         terms = s * (log_step - log_step.exp()) + (s * math.log(s) - math.lgamma(s))
-        return super().log_prior() + (terms * (self._links()[0][..., None, 1:-1] > 0)).sum((-1, -2))
+        return super().log_prior() + (terms * (self._links()[..., None, 1:-1] > 0)).sum((-1, -2))
 
     def sites(self, *, proper: bool = False) -> Tensor:
         """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, and "steps" [..., K, M - 1], log e.
@@ -107,30 +97,13 @@ class ChainNmf(Nmf):
         Given its neighbours a column has a closed minimum (derivations, eq. 12.10; Fevotte 2011, table 1). All columns
         at once would not be monotone.
         """
-        moved = fused.move_chain(self.A, up, down, self._links()[0], self.sweeps)
-        if moved is not None:
-            self.A = moved
-            return
-        # Columns of A as rows [..., M, K], so that every other one can be taken without a copy. On either side there is
-        # one more, which nothing links to.
-        A, down = pad(self.A.mT, (0, 0, 1, 1), value=1.0), down.mT
-        pull = A[..., 1:-1, :].square().mul_(up.mT)
-        for k in [0, 1][: self.A.shape[-1]] * self.sweeps:
-            links = self._links()[1][k]
-            a = (links.after / A[..., k + 2 :: 2, :]).add_(down[..., k::2, :])
-            b = (links.before * A[..., k:-2:2, :]).add_(pull[..., k::2, :])
-            A[..., k + 1 : -1 : 2, :] = minimiser(a, b, links.slope).clamp_min_(TINY)
-        self.A = A[..., 1:-1, :].mT.contiguous()
+        self.A = ops.move_chain(self.A, up, down, self._links(), self.sweeps)
 
-    def _links(self) -> tuple[Tensor, list[_Links]]:
-        """s between neighbours and 0 at the ends, [M + 1], or [..., M + 1] in a padded batch; even and odd columns'."""
+    def _links(self) -> Tensor:
+        """s between neighbours and 0 at the ends, [M + 1], or [..., M + 1] in a padded batch."""
         shape, live, known = self.A.shape, self.live, self._known_links
         if known is None or known[0] != shape or known[1] is not live:
             inner = self.A.new_full((shape[-1] - 1,), self.strength)
             links = pad(inner if live is None else inner * live[..., 1:], (1, 1))
-            sides = []
-            for k in (0, 1):
-                before, after = links[..., k:-1:2, None], links[..., k + 1 :: 2, None]
-                sides.append(_Links(before, after, slopes(before - after)))
-            known = self._known_links = shape, live, links, sides
-        return known[2:]
+            known = self._known_links = shape, live, links
+        return known[2]

@@ -12,7 +12,9 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_minvae.fused import chains as fused
+from pyro_minvae.inference import ops
+from pyro_minvae.inference.ops.formulas_e_step import mixed, shared
+from pyro_minvae.inference.ops.gaussians import Gaussians
 from pyro_minvae.models.distributions import Gaussian, density, gradient_of, normal, pick
 from pyro_minvae.models.networks import GaussianNetwork
 from pyro_minvae.types import Visual
@@ -32,10 +34,10 @@ class Components:
         self.conditionals, self.weight = tuple(conditionals), weight
         self.densities = [density(conditional) for conditional in conditionals]
         gaussians = [one for one in self.densities if isinstance(one, Gaussian)]
-        self._gaussians = gaussians if len(gaussians) == len(self.densities) else None
         self._log_weights = None if weight is None else (torch.log1p(-weight), weight.log())
-        normals = [one.normal for one in self._gaussians or ()]
-        self._fused = fused.Gaussians(normals, self._log_weights or ())
+        all_are = len(gaussians) == len(self.densities)
+        normals = [one.normal for one in gaussians]
+        self._gaussians = Gaussians(normals, self._log_weights) if all_are else None
         self.logit = None if weight is None else torch.logit(weight)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -44,13 +46,9 @@ class Components:
         Where frames are coupled these are the factors log p(z_n | z_(n-1)), which sum to the joint log density.
         (derivations, eqs. 2.2 and 3.12)
         """
-        found = self._fused.log_density(z)
-        if found is not None:
-            return found
-        parts = [of_z(z) for of_z in self.densities]
-        if self._log_weights is None:
-            return parts[0]
-        return torch.logaddexp(*(part + log for part, log in zip(parts, self._log_weights, strict=True)))
+        if self._gaussians is not None:
+            return ops.log_mixture(z, self._gaussians)
+        return mixed([of_z(z) for of_z in self.densities], self._log_weights)
 
     def expected_log_prob(self, z: Tensor, weight: Tensor | None) -> Tensor:
         """E_q(alpha)[log p(z | alpha, v)] for q(alpha = 1) = `weight` [..., N]: [..., N, L] to [..., N].
@@ -59,11 +57,9 @@ class Components:
         """
         if weight is None:
             return self.densities[0](z)
-        found = self._fused.log_density(z, weight)
-        if found is not None:
-            return found
-        parts = [of_z(z) for of_z in self.densities]
-        return torch.lerp(parts[0], parts[1], weight)
+        if self._gaussians is not None:
+            return ops.log_mixture(z, self._gaussians, weight)
+        return mixed([of_z(z) for of_z in self.densities], self._log_weights, weight)
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """log p(z | alpha = 1, v) - log p(z | alpha = 0, v): [..., N, L] to [..., N]."""
@@ -78,13 +74,9 @@ class Components:
         """
         if self.logit is None:
             return None
-        found = self._fused.responsibility(draws, mean_ratio=mean_field)
-        if found is not None:
-            return found
-        ratio = self.log_ratio(draws)
-        if mean_field:
-            return (self.logit + ratio.mean(0)).sigmoid_()
-        return (self.logit + ratio).sigmoid_().mean(0)
+        if self._gaussians is not None:
+            return ops.responsibility(draws, self._gaussians, of_mean=mean_field)
+        return shared(self.log_ratio(draws), self.logit, of_mean=mean_field)
 
     def gradient(self, z: Tensor) -> Tensor:
         """Of the sum of `log_prob` [..., N, L]: sum_alpha p(alpha | z, v) grad log p(z | alpha, v).
@@ -93,26 +85,13 @@ class Components:
         """
         if self._gaussians is None:
             return gradient_of(self.log_prob, z)[1]
-        found = self._fused.gradient(z)
-        if found is not None:
-            return found
-        return _mean_gradient(self._gaussians, z, self.responsibility(z[None], mean_field=False))
+        return ops.mixture_gradient(z, self._gaussians)
 
     def expected_gradient(self, z: Tensor, weight: Tensor | None) -> Tensor:
         """Of the sum of `expected_log_prob` [..., N, L]."""
         if self._gaussians is None:
             return gradient_of(lambda z: self.expected_log_prob(z, weight), z)[1]
-        found = None if weight is None else self._fused.gradient(z, weight)
-        if found is not None:
-            return found
-        return _mean_gradient(self._gaussians, z, weight)
-
-
-def _mean_gradient(parts: Sequence[Gaussian], z: Tensor, weight: Tensor | None) -> Tensor:
-    """grad log p(z | alpha, v) [..., N, L], its mean for p(alpha = 1) = `weight` [..., N]."""
-    if weight is None:
-        return parts[0].gradient(z)
-    return torch.lerp(parts[0].gradient(z), parts[1].gradient(z), weight[..., None])
+        return ops.mixture_gradient(z, self._gaussians, weight)
 
 
 class Prior(nn.Module):

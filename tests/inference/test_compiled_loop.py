@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Callable
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from laws import MODELS
 from scenes import Scene, draw_scene, settings
 from torch import Tensor
 
-from pyro_minvae import fused
 from pyro_minvae.config.schema import Inference
+from pyro_minvae.inference import ops
 from pyro_minvae.inference.mcem.loop import EMState, mcem
+from pyro_minvae.inference.ops import choice
 from pyro_minvae.models.noise.base import Nmf
 from pyro_minvae.models.noise.gamma_chain import ChainNmf
 
-pytestmark = pytest.mark.skipif(not fused.compiled, reason="the library was installed without a C compiler")
+pytestmark = pytest.mark.skipif(choice._loaded() is None, reason="Numba cannot be loaded")
 
 KERNELS = get_args(Inference.model_fields["kernel"].annotation)
 KINDS = [("+".join(model),) for model in MODELS] + [("mixture", "visual+plain+student-t")]
@@ -49,10 +51,10 @@ def run(scene: Scene, config: Inference, noise: Nmf) -> list[EMState]:
     return list(mcem(scene.sources, noise, scene.power, config=config, generator=generator))
 
 
-def compare(scene: Scene, config: Inference, smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = run(scene, config, chain(scene.power, smooth))
-    with monkeypatch.context() as without:
-        without.setattr(fused, "_passes", None)
+def compare(scene: Scene, config: Inference, smooth: float) -> None:
+    with ops.using("numba"):
+        found = run(scene, config, chain(scene.power, smooth))
+    with ops.using("torch"):
         wanted = run(scene, config, chain(scene.power, smooth))
     for one, other in zip(found, wanted, strict=True):
         assert one.acceptance == other.acceptance
@@ -64,35 +66,42 @@ def compare(scene: Scene, config: Inference, smooth: float, monkeypatch: pytest.
 
 @pytest.mark.parametrize("e_step", ["marginal", "mean-field"])
 @pytest.mark.parametrize("kinds", KINDS, ids=" ".join)
-def test_every_model(kinds: tuple[str, ...], e_step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_model(kinds: tuple[str, ...], e_step: str) -> None:
     # Longer steps leap to where speech is loud beyond measure, and rounding grows from there.
     config = settings(e_step=e_step, kernel="langevin", step_size=0.001, chains=2, iterations=3, gain=True)
-    compare(single(draw_scene(kinds)), config, 0.0, monkeypatch)
+    compare(single(draw_scene(kinds)), config, 0.0)
 
 
 @pytest.mark.parametrize("smooth", [0.0, 8.0])
 @pytest.mark.parametrize("e_step", ["marginal", "mean-field"])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_every_kernel(kernel: str, e_step: str, smooth: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kernel(kernel: str, e_step: str, smooth: float) -> None:
     config = settings(e_step=e_step, kernel=kernel, step_size=0.05, chains=2, iterations=3)
-    compare(single(draw_scene(("visual-mixture",))), config, smooth, monkeypatch)
+    compare(single(draw_scene(("visual-mixture",))), config, smooth)
 
 
 def test_the_passes_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In single precision every one of them, by one preset or another."""
+    """In single precision every one of them, by one preset or another, and nothing is left to torch."""
     asked: set[str] = set()
-    passes = fused._passes
+    passes = choice._loaded()
+    assert passes is not None
 
-    class Listening:
-        def __getattr__(self, name: str) -> object:
+    def listening(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **named: Any) -> Any:
             asked.add(name)
-            return getattr(passes, name)
+            try:
+                return run(*arguments, **named)
+            except choice.UnfitError:
+                raise AssertionError(f"{name} is left to torch") from None
 
-    monkeypatch.setattr(fused, "_passes", Listening())
+        return called
+
+    names = {one.__name__ for one in ops.TABLE}
+    monkeypatch.setattr(choice, "_in_use", {name: listening(name, passes[name]) for name in names})
     scene = single(draw_scene(("visual-mixture",)))
     for e_step in ("marginal", "mean-field"):
         for kernel in ("langevin", "metropolis", "mala"):
             config = settings(e_step=e_step, kernel=kernel, iterations=2, keep=2 if kernel == "mala" else 1)
             for state in run(scene, config, chain(scene.power, 0.0)):
                 state.filters()
-    assert asked == {name for name in dir(passes) if not name.startswith("_")} - {"setup"}
+    assert asked == names
