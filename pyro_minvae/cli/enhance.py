@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyro_minvae.cli.options import Device, Preset, Seed, Settings
+from pyro_minvae.cli.options import AudioTrack, Device, Face, Preset, Seed, Settings, parse_face
 from pyro_minvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def enhance(
         Path | None,
         typer.Option(help="Modes over time as .csv for one INPUT, folder for several (switching models)."),
     ] = None,
+    face: Face = None,
+    audio_track: AudioTrack = None,
     mix: Annotated[
         float | None,
         typer.Option(
@@ -67,8 +69,20 @@ def enhance(
     from pyro_minvae.cli.files import plan
     from pyro_minvae.pipelines.enhancer import Enhancer
 
-    jobs = plan(inputs, video=video, out=out, noise_out=noise_out, report=report, switches=switches)
-    asked = {"inference.mix": mix, "inference.attenuation_db": atten_lim}
+    jobs = plan(
+        inputs,
+        video=video,
+        out=out,
+        noise_out=noise_out,
+        report=report,
+        switches=switches,
+        track=audio_track,
+    )
+    asked = {
+        "inference.mix": mix,
+        "inference.attenuation_db": atten_lim,
+        "crops.face": None if face is None else parse_face(face),
+    }
     overrides = [*(settings or []), *(f"{key}={value}" for key, value in asked.items() if value is not None)]
     enhancer = Enhancer.from_pretrained(model, device=device, preset=preset, overrides=overrides)
     if enhancer.caution:

@@ -24,10 +24,12 @@ from pyro_minvae.media.audio import (
     read_audio,
     write_audio,
 )
+from pyro_minvae.media.containers import clock_start
 from pyro_minvae.media.files import check_writable, make_folder
 from pyro_minvae.media.video import NoPicturesError
 from pyro_minvae.pipelines.enhancer import Enhanced, Enhancer
 from pyro_minvae.pipelines.recording import Recording, checked
+from pyro_minvae.types import MouthCrops
 
 # What is added to the stems of results beside their input.
 ENHANCED, NOISE = "-enhanced", "-noise"
@@ -51,7 +53,8 @@ class EnhancementJob(NamedTuple):
     """One recording: sound from `audio`, lips from `video` (or None), results to `out` and `noise_out` (or None).
 
     `report` is where a diagnosis of the enhancement goes, `switches` a table of the modes over time, if at all. A job
-    with a `fault` cannot be done: the recordings beside it are.
+    with a `fault` cannot be done: the recordings beside it are. `track` is which of several sound tracks it is (1, 2,
+    ...; None: FFmpeg's choice).
     """
 
     audio: Path
@@ -61,6 +64,7 @@ class EnhancementJob(NamedTuple):
     report: Path | None = None
     switches: Path | None = None
     fault: str = ""
+    track: int | None = None
 
     def run(
         self, enhancer: Enhancer, *, seed: int = 0, watch: Callable[[EMState], None] | None = None
@@ -80,17 +84,25 @@ class EnhancementJob(NamedTuple):
         """
         if self.fault:
             raise InputError(self.fault)
-        audio = coded_for(self.out, read_audio(self.audio))
+        audio = coded_for(self.out, read_audio(self.audio, track=self.track))
         checked(audio.waveform, audio.rate)
-        # Where no lips can help the video is left alone; it says why.
+        return Opened(audio, Recording(audio.waveform, audio.rate, self._lips(enhancer), seed))
+
+    def _lips(self, enhancer: Enhancer) -> Path | MouthCrops | None:
+        """The lips on the clock of the sound; the video itself where no lips can help, as the enhancer says why."""
         try:
-            video = enhancer.lips(self.video) or self.video
+            lips = enhancer.lips(self.video)
         except NoPicturesError:
+            # A container that may hold pictures and holds none: `.webm` of a browser, `.mp4` with a cover.
             if self.video != self.audio:
                 raise
-            # A browser's recording of sound alone has the suffix of a video.
-            video = None
-        return Opened(audio, Recording(audio.waveform, audio.rate, video, seed))
+            return None
+        if lips is None:
+            return self.video
+        if self.track is None or self.video != self.audio:
+            return lips
+        own, usual = clock_start(self.audio, self.track), clock_start(self.audio)
+        return lips._replace(times=lips.times + ((usual or 0.0) - (own or 0.0)))
 
     def finish(
         self,
@@ -148,6 +160,7 @@ def plan(
     noise_out: Path | None = None,
     report: Path | None = None,
     switches: Path | None = None,
+    track: int | None = None,
 ) -> list[EnhancementJob]:
     """Pair sounds with lips and with outputs, and check that every output can be written before any work.
 
@@ -183,6 +196,7 @@ def plan(
             None if report is None else _beside(one.audio, report, single, ".html"),
             None if switches is None else _beside(one.audio, switches, single, ".csv"),
             one.fault,
+            track,
         )
         for one in found
     ]

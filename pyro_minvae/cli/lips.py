@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pyro_minvae.cli.options import Face, parse_face
 
 if TYPE_CHECKING:
     from pyro_minvae.types import MouthCrops
@@ -17,9 +19,7 @@ def lips(
         Path | None, typer.Option(help="Write the crops, their times and validity (.npz).")
     ] = None,
     preview: Annotated[Path | None, typer.Option(help="Write a contact sheet to look at (.png).")] = None,
-    face: Annotated[
-        str, typer.Option(help='"largest", or the number of the face from the left (0, 1, ...).')
-    ] = "largest",
+    face: Face = None,
     size: Annotated[int, typer.Option(min=8, help="Side of the crops in pixels.")] = 67,
 ) -> None:
     """Crop the mouth from every frame of VIDEO.
@@ -33,7 +33,7 @@ def lips(
     from pyro_minvae.media.mouths import cut_mouths, find_mouths, read_lips, save_lips
     from pyro_minvae.media.sheet import check_name, pick_frames, save_sheet
 
-    chosen = _face(face)
+    chosen = parse_face(face or "largest")
     if out is not None:
         check_writable(out)
         if out.suffix.lower() != ".npz":
@@ -55,18 +55,6 @@ def lips(
     say(f"{video}: {_summary(found)}")
     if not found.valid.any():
         warn(f"{video}: no face was found")
-
-
-def _face(text: str) -> Literal["largest"] | int:
-    """Read `--face`; raises InputError unless it is "largest" or a number from 0."""
-    from pyro_minvae.errors import InputError
-
-    if text == "largest":
-        return "largest"
-    # str.isdigit alone also takes digits that int refuses.
-    if text.isascii() and text.isdigit():
-        return int(text)
-    raise InputError(f"--face: expected 'largest' or a number from 0, found '{text}'")
 
 
 def _summary(found: MouthCrops) -> str:

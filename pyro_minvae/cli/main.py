@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from pyro_minvae.cli.lips import lips
 from pyro_minvae.cli.mix import mix
 from pyro_minvae.cli.separate import separate
 from pyro_minvae.cli.train import train
-from pyro_minvae.errors import InputError
+from pyro_minvae.errors import LOG, InputError
 
 app = typer.Typer(
     name="pyro-minvae",
@@ -48,8 +49,21 @@ for command in (enhance, train, lips, mix, evaluate, elbo):
 app.command(context_settings={"allow_extra_args": True})(separate)
 
 
+class _Words(logging.Handler):
+    """Prints what the package tells the user."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from pyro_minvae.cli.console import warn
+
+        warn(record.getMessage())
+
+
+WORDS = _Words()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program; exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted (typer's own)."""
+    LOG.addHandler(WORDS)
     try:
         app(args=None if arguments is None else list(arguments))
     except InputError as error:

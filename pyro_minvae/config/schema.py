@@ -32,10 +32,10 @@ class Stft(Section):
 
 
 class CropConfig(Section):
-    """Mouth crops: `size` x `size` grey pixels; `face` picks "largest" or the n-th face from the left (0, 1, ...)."""
+    """Mouth crops: `size` x `size` grey pixels; `face` picks "largest", "left", "right" or the n-th from the left."""
 
     size: int = Field(67, ge=8)
-    face: Literal["largest"] | Annotated[int, Field(ge=0)] = "largest"
+    face: Literal["largest", "left", "right"] | Annotated[int, Field(ge=0)] = "largest"
 
 
 class VisualFeatureConfig(Section):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyro_minvae.errors import InputError
-from pyro_minvae.media.audio import is_audio, is_crops, is_video
+from pyro_minvae.media.audio import is_audio, is_crops, is_hidden, is_video
+from pyro_minvae.media.containers import has_pictures
 from pyro_minvae.types import Utterance
 
 SPLITS = ("train", "val", "test")
@@ -31,6 +32,8 @@ class StemFiles(NamedTuple):
 def pair_by_stem(paths: Iterable[Path]) -> list[StemFiles]:
     """One item per folder and stem, sorted by these; files other than sound, video and crops are left out.
 
+    So are hidden ones: `._a.wav`, which macOS puts beside `a.wav`, is none.
+
     Sound comes from the audio file, else from the video. Lips come from crop arrays, else from the video. So
     `a.wav` with `a.mkv` takes the sound from the first and the lips from the second, and a video alone gives
     both.
@@ -44,7 +47,7 @@ def by_stem(paths: Iterable[Path]) -> dict[tuple[Path, str], list[Path]]:
     """Sound, video and crops by folder and stem; without what a Mac keeps beside a file, `._a.wav` beside `a.wav`."""
     groups: dict[tuple[Path, str], list[Path]] = {}
     for path in paths:
-        if not path.name.startswith("._") and (is_audio(path) or is_video(path) or is_crops(path)):
+        if not is_hidden(path) and (is_audio(path) or is_video(path) or is_crops(path)):
             groups.setdefault((path.parent, path.stem), []).append(path)
     return groups
 
@@ -109,7 +112,13 @@ def folder(root: Path, split: str = "train") -> Iterator[Utterance]:
     for name, part in parts:
         for item in pair_by_stem(files_under(part)):
             identity = (item.audio.parent / item.stem).relative_to(root).as_posix()
-            yield Utterance(identity, _speaker(item.audio), item.audio, item.video, name)
+            yield Utterance(identity, _speaker(item.audio), item.audio, _pictures(item), name)
+
+
+def _pictures(item: StemFiles) -> Path | None:
+    """Where the lips are; a container that may hold sound alone is looked into."""
+    alone = item.video is not None and item.video == item.audio
+    return None if alone and not has_pictures(item.audio) else item.video
 
 
 def _speaker(path: Path) -> str:

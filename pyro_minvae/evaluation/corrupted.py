@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pyro_minvae.evaluation.manifest import NoisyItem
 from pyro_minvae.evaluation.mixing import stable_seed
 from pyro_minvae.media.corruption import Corruption, corrupt
 from pyro_minvae.media.crop_files import read_wrong, save_lips
+from pyro_minvae.media.faces import Face
 from pyro_minvae.media.mouths import read_lips
 from pyro_minvae.types import MouthCrops
 
@@ -98,5 +99,5 @@ class Corrupter(NamedTuple):
 
 # Each clip is wanted once for every noise and SNR.
 @lru_cache(maxsize=64)
-def _read(video: Path, size: int, face: Literal["largest"] | int) -> MouthCrops:
+def _read(video: Path, size: int, face: Face) -> MouthCrops:
     return read_lips(video, size=size, face=face)

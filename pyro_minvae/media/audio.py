@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyro_minvae.errors import InputError
 from pyro_minvae.media.files import atomic, existing_file
+from pyro_minvae.media.soundfiles import opened_to_write, read_soundfile
 from pyro_minvae.types import Audio
 
 if TYPE_CHECKING:
@@ -28,12 +29,30 @@ _FORMATS = {
     ".rf64": ("RF64",),
 }
 WRITABLE = frozenset(_FORMATS)
-AUDIO_SUFFIXES = WRITABLE | {".mp3", ".m4a", ".m4b", ".aac", ".mp2", ".wma", ".mka", ".ac3", ".weba"}
-AUDIO_SUFFIXES |= {".aifc", ".wv", ".spx"}
+AUDIO_SUFFIXES = WRITABLE | {
+    *(
+        ".mp3",
+        ".m4a",
+        ".aac",
+        ".mp2",
+        ".wma",
+        ".mka",
+        ".ac3",
+        ".eac3",
+        ".weba",
+        ".aifc",
+        ".m4b",
+        ".wv",
+        ".spx",
+    ),
+    *(".amr", ".ape", ".tta", ".dts", ".snd"),
+}
 VIDEO_SUFFIXES = frozenset(
-    {".mkv", ".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".wmv"}
-    | {".flv", ".3gp", ".ogv", ".vob"}
+    {".mkv", ".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".wmv", ".asf"}
+    | {".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".vob", ".dv", ".mxf"}
 )
+# Beyond any scale of samples (int32 reaches 2e9); single precision cannot hold the square of what is much larger.
+LOUDEST = 1e15
 CROP_SUFFIXES = frozenset({".npz", ".npy", ".mat"})
 
 # Bits of the codings on an integer grid.
@@ -48,8 +67,6 @@ _NEAREST = {
     "FLOAT": ("PCM_24",),
     "DOUBLE": ("FLOAT", "PCM_24"),
 }
-# Beyond this no sample was ever a sound, and powers are no numbers in single precision.
-_LARGEST = 1e15
 # Long writes overflow the stack of libsndfile's Vorbis coder.
 _BLOCK = 65536
 # torchaudio keeps one filter per output phase: beyond this many the table outgrows the sound.
@@ -71,25 +88,29 @@ def is_crops(path: str | Path) -> bool:
     return Path(path).suffix.lower() in CROP_SUFFIXES
 
 
-def read_audio(path: str | Path) -> Audio:
+def is_hidden(path: str | Path) -> bool:
+    """True for names that begin with a dot: `._a.wav` is what macOS notes about `a.wav`, and no sound."""
+    return Path(path).name.startswith(".")
+
+
+def read_audio(path: str | Path, *, track: int | None = None) -> Audio:
     """Read the sound of a file; time 0 is its first sample, and `media.video` gives frames on the same clock.
 
+    `track` is which of a container's sound tracks to read (1, 2, ...; None: FFmpeg's choice, which it tells).
+
     Raises:
-        InputError: when the file is missing, empty, not sound, or has no samples or ones that are not finite.
+        InputError: when the file is missing, empty, not sound, or has no samples or ones that are not finite, or
+            no such track.
     """
     import numpy as np
 
     path = existing_file(path, "a sound or video file")
-    if not path.is_file():
-        raise InputError(
-            f"{path}: expected a sound or video file, found no regular file (a pipe or a device)"
-        )
-    if path.suffix.lower() in _FORMATS:
-        audio = _read_either(path)
+    if path.suffix.lower() in _FORMATS and track in (None, 1):
+        audio = read_soundfile(path, _WRITTEN)
     elif is_audio(path) or is_video(path):
         from pyro_minvae.media.containers import read_sound
 
-        audio = read_sound(path)
+        audio = read_sound(path, track)
     else:
         known = ", ".join(sorted(AUDIO_SUFFIXES | VIDEO_SUFFIXES))
         raise InputError(
@@ -100,7 +121,8 @@ def read_audio(path: str | Path) -> Audio:
     bad = np.count_nonzero(~np.isfinite(audio.waveform))
     if bad:
         raise InputError(f"{path}: expected finite samples, found {bad} that are NaN or infinite")
-    if (peak := float(np.abs(audio.waveform).max())) > _LARGEST:
+    peak = float(np.abs(audio.waveform).max())
+    if peak > LOUDEST:
         raise InputError(f"{path}: expected samples around full scale 1, found {peak:.3g}")
     return audio
 
@@ -124,9 +146,8 @@ def write_audio(path: str | Path, audio: Audio) -> int:
     clipped = 0
     with atomic(path) as temporary:
         try:
-            with soundfile.SoundFile(
-                temporary, "w", audio.rate, channels, subtype=audio.subtype, format=audio.format
-            ) as file:
+            form = {"subtype": audio.subtype, "format": audio.format}
+            with opened_to_write(temporary, samplerate=audio.rate, channels=channels, **form) as file:
                 for start in range(0, length, _BLOCK):
                     samples, over = _codes(audio.waveform[:, start : start + _BLOCK], audio.subtype)
                     file.write(samples)
@@ -219,41 +240,6 @@ def mono(audio: Audio, rate: int) -> np.ndarray:
     import numpy as np
 
     return resample(audio.waveform.mean(0), audio.rate, rate).astype(np.float32)
-
-
-def _read_either(path: Path) -> Audio:
-    """By libsndfile, or what it cannot read by FFmpeg: FLAC that was written to a pipe, AAC named `.wav`, cut files.
-
-    Raises:
-        InputError: what libsndfile has to say of a file that neither can read.
-    """
-    from pyro_minvae.media.containers import read_sound
-
-    try:
-        audio = _read_soundfile(path)
-        if audio.waveform.shape[1]:
-            return audio
-        error = InputError(f"{path}: expected sound, found a file of length zero")
-    except InputError as refused:
-        error = refused
-    try:
-        return read_sound(path)
-    except InputError:
-        raise error from None
-
-
-def _read_soundfile(path: Path) -> Audio:
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            waveform = file.read(dtype="float64", always_2d=True).T
-            subtype, name = file.subtype, file.format
-            rate = file.samplerate
-    except (soundfile.LibsndfileError, OSError, ValueError, MemoryError, OverflowError) as error:
-        reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
-        raise InputError(f"{path}: expected a sound file, found one that cannot be read ({reason})") from None
-    return Audio(waveform, rate, subtype if subtype in _WRITTEN else "PCM_16", name)
 
 
 def _codes(waveform: np.ndarray, subtype: str) -> tuple[np.ndarray, int]:

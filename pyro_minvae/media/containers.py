@@ -8,11 +8,13 @@ time 0 is the start of the video stream.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyro_minvae.errors import InputError
+from pyro_minvae.errors import InputError, notify
+from pyro_minvae.media.clock import Order, holes, order_of
 from pyro_minvae.media.files import existing_file
 
 if TYPE_CHECKING:
@@ -20,10 +22,6 @@ if TYPE_CHECKING:
 
     from pyro_minvae.types import Audio
 
-# Containers round timestamps (Matroska to 1 ms); only more than this is missing sound (s).
-JITTER_S = 0.009
-# A longer jump is a damaged timestamp rather than silence (s).
-LONGEST_GAP_S = 60.0
 # Broken packets in a row after which the rest of a stream is given up.
 PATIENCE = 500
 
@@ -44,33 +42,18 @@ def opened(path: str | Path, what: str) -> Iterator[Any]:
     """Open a container; raises InputError that expects `what` if it is missing, empty or not one."""
     import av
 
-    stack = ExitStack()
     path = existing_file(path, what)
-    if not path.is_file():
-        raise InputError(f"{path}: expected {what}, found no regular file (a pipe or a device)")
     try:
-        # A colon in a name would be read as a protocol's; letters that are no text can only be opened here.
-        name = f"file:{path}"
-        container = stack.enter_context(
-            av.open(
-                name if _is_text(name) else stack.enter_context(path.open("rb")), metadata_errors="replace"
-            )
-        )
+        # Without the prefix a colon in the name would end the name of a protocol.
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected {what}, found a file that cannot be read ({_reason(error)})"
         ) from None
-    with stack:
-        yield container
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written in UTF-8; surrogates stand for bytes that are no letters."""
     try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        yield container
+    finally:
+        container.close()
 
 
 def find_stream(container: Any, kind: str) -> Any | None:
@@ -88,16 +71,18 @@ def find_stream(container: Any, kind: str) -> Any | None:
     return None
 
 
-def decode(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames of `stream` in order; packets that cannot be read or decoded are skipped."""
+def decode(container: Any, stream: Any, lost: list[str] | None = None) -> Iterator[Any]:
+    """Frames of `stream` in order; packets that cannot be read or decoded are skipped, and why is added to `lost`."""
     import av
 
     failures = 0
+    lost = [] if lost is None else lost
     packets = container.demux(stream)
     while failures < PATIENCE:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            lost.append(_reason(error))
             # A generator that raised is finished, but its container reads on behind the damage.
             failures += 1
             packets = container.demux(stream)
@@ -106,59 +91,123 @@ def decode(container: Any, stream: Any) -> Iterator[Any]:
             return
         try:
             frames = packet.decode()
-        except (av.error.FFmpegError, ValueError):
+        except (av.error.FFmpegError, ValueError) as error:
+            lost.append(_reason(error))
             failures += 1
             continue
         failures = 0
         yield from frames
 
 
-def clock_start(path: str | Path) -> float | None:
+def find_track(container: Any, path: str | Path, track: int | None = None) -> Any | None:
+    """The sound track of that number (1, 2, ...), or FFmpeg's choice; None without sound.
+
+    Raises:
+        InputError: for a track that there is not.
+    """
+    if track is None:
+        return find_stream(container, "audio")
+    streams = container.streams.audio
+    if not 1 <= track <= len(streams):
+        raise InputError(f"{path}: expected sound track {track}, found {len(streams)}")
+    streams[track - 1].codec_context.thread_count = 1
+    return streams[track - 1]
+
+
+def has_pictures(path: str | Path) -> bool:
+    """Whether a container has a video; a cover picture is none. True for what cannot be opened, as its name says so."""
+    try:
+        with opened(path, "a video") as container:
+            return find_stream(container, "video") is not None
+    except InputError:
+        return True
+
+
+def clock_start(path: str | Path, track: int | None = None) -> float | None:
     """The container's own time (s) of the first decoded sample of its sound; None without decodable sound."""
     with opened(path, "a video") as container:
-        stream = find_stream(container, "audio")
+        stream = find_track(container, path, track)
         if stream is None:
             return None
         first = next(decode(container, stream), None)
         return None if first is None else _time(first, stream)
 
 
-def read_sound(path: str | Path) -> Audio:
+def read_sound(path: str | Path, track: int | None = None) -> Audio:
     """The sound of a container; holes in the stream are filled with silence so that it stays on the clock.
 
+    `track` is which of several sound tracks (1, 2, ...); where it is not given, the user is told which was taken.
+
     Raises:
-        InputError: when the file is no container, has no sound or none that can be decoded.
+        InputError: when the file is no container, has no sound or none that can be decoded, or no such track.
     """
     import numpy as np
 
     from pyro_minvae.types import Audio
 
     with opened(path, "a sound or video file") as container:
-        stream = find_stream(container, "audio")
+        stream = find_track(container, path, track)
         if stream is None:
             raise InputError(f"{path}: expected a file with sound, found no audio stream")
+        streams = container.streams.audio
+        if track is None and len(streams) > 1:
+            taken = 1 + [one.index for one in streams].index(stream.index)
+            notify(f"{path}: sound track {taken} of {len(streams)} is taken; --audio-track takes another")
         pieces: list[np.ndarray] = []
-        rate, start, length = 0, 0.0, 0
-        for frame in decode(container, stream):
+        rate, length = 0, 0
+        lost: list[str] = []
+        for hole, frame in _with_holes(decode(container, stream, lost), stream):
             piece = _samples(frame)
             if not pieces:
-                rate, start = frame.sample_rate, _time(frame, stream)
+                rate = frame.sample_rate
             elif frame.sample_rate != rate or len(piece) != len(pieces[0]):
                 raise InputError(
                     f"{path}: expected one sample rate and channel count throughout, "
                     f"found a change after {length / rate:.2f} s"
                 )
-            hole = 0 if frame.pts is None else round((_time(frame, stream) - start) * rate) - length
-            if JITTER_S * rate < hole <= LONGEST_GAP_S * rate:
+            if hole:
                 pieces.append(np.zeros((len(piece), hole)))
-                length += hole
             pieces.append(piece)
-            length += piece.shape[1]
+            length += hole + piece.shape[1]
         if length == 0:
             raise InputError(
                 f"{path}: expected a file with sound, found an audio stream without a decodable sample"
             )
+        if lost:
+            notify(f"{path}: {len(lost)} packets of sound cannot be read and are missing ({lost[0]})")
         return Audio(np.concatenate(pieces, axis=1), rate, _subtype(stream), "WAV")
+
+
+def picture_order(path: str | Path) -> Order:
+    """How the stamps of the pictures of a video are to be read (see `media.clock`)."""
+    with opened(path, "a video") as container:
+        stream = find_stream(container, "video")
+        first = None if stream is None else next(_packets(container, stream), None)
+    with opened(path, "a video") as container:
+        stream = find_stream(container, "video")
+        return order_of(container, decode(container, stream) if stream is not None else (), first)
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    import av
+
+    with suppress(av.error.FFmpegError):
+        yield from container.demux(stream)
+
+
+def _with_holes(frames: Iterator[Any], stream: Any) -> Iterator[tuple[int, Any]]:
+    """Frames of sound, each with the number of samples that are missing before it."""
+    first = next(frames, None)
+    if first is None:
+        return iter(())
+    start, rate = _time(first, stream), first.sample_rate
+
+    def stamped() -> Iterator[tuple[Any, int | None, int]]:
+        for frame in chain((first,), frames):
+            stamp = None if frame.pts is None else round((_time(frame, stream) - start) * rate)
+            yield frame, stamp, frame.samples
+
+    return holes(stamped(), rate)
 
 
 def _time(frame: Any, stream: Any) -> float:

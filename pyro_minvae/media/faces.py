@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Which faces of a video speak: all, or these from left to right ("left", "right", or the n-th from the left).
 Faces = Literal["all"] | Sequence[int | Literal["left", "right"]]
 
+# Whose lips of a video: the face of most area over time, or one from the left to the right (0, 1, ... from the left).
+Face = Literal["largest", "left", "right"] | int
+
 # From a grey picture [height, width] to the boxes [M, 3] of the faces in it.
 Detector = Callable[["np.ndarray"], "np.ndarray"]
 
@@ -38,6 +41,8 @@ OVERLAP = 0.2
 NEAR, ALIKE = 1.5, 1.5
 # A face to be counted from the left is seen at least this often relative to the face seen most often.
 PRESENCE = 0.2
+# The largest face is in doubt if another has this share of its area over time.
+IN_DOUBT = 0.5
 
 
 class Track(NamedTuple):
@@ -100,8 +105,8 @@ def find_tracks(detections: Iterable[np.ndarray]) -> list[Track]:
     return [track for track in tracks if len(track.steps) >= min(2, steps)]
 
 
-def choose(tracks: list[Track], face: Literal["largest"] | int) -> Track | None:
-    """The track of most area summed over time, or the n-th from the left (0, 1, ...); None without faces.
+def choose(tracks: list[Track], face: Face) -> Track | None:
+    """The track of most area over time, the one at the left, at the right or n-th from the left; None without faces.
 
     Raises:
         InputError: when there are faces, but fewer than asked for.
@@ -109,11 +114,28 @@ def choose(tracks: list[Track], face: Literal["largest"] | int) -> Track | None:
     if not tracks:
         return None
     if face == "largest":
-        return max(tracks, key=lambda track: sum(box[2] ** 2 for box in track.boxes))
+        return max(tracks, key=area)
     lasting = from_left(tracks)
-    if not 0 <= face < len(lasting):
-        raise InputError(f"expected a face from 0 to {len(lasting) - 1} (from the left), found face {face}")
-    return lasting[face]
+    place = {"left": 0, "right": len(lasting) - 1}[face] if isinstance(face, str) else face
+    if not 0 <= place < len(lasting):
+        raise InputError(f"expected a face from 0 to {len(lasting) - 1} (from the left), found face {place}")
+    return lasting[place]
+
+
+def area(track: Track) -> float:
+    """The area of a face summed over time (pixels)."""
+    return float(sum(box[2] ** 2 for box in track.boxes))
+
+
+def doubt(tracks: list[Track]) -> str:
+    """Which of how many faces the largest is, where another is nearly as large; else nothing."""
+    lasting = from_left(joined(tracks))
+    areas = [area(track) for track in lasting]
+    if sum(one >= IN_DOUBT * max(areas) for one in areas) < 2:
+        return ""
+    return (
+        f"{len(lasting)} faces, of which the largest, face {areas.index(max(areas))} from the left, is taken"
+    )
 
 
 def choose_several(tracks: list[Track], faces: Faces) -> list[Track]:

@@ -27,7 +27,10 @@ def existing_file(path: str | Path, what: str) -> Path:
         raise InputError(f"{path}: expected {what}, found no such file")
     if path.is_dir():
         raise InputError(f"{path}: expected {what}, found a folder")
-    if path.is_file() and path.stat().st_size == 0:
+    # Reading a pipe takes its content away, and a file is read more than once.
+    if not path.is_file():
+        raise InputError(f"{path}: expected {what}, found no regular file (a pipe or a device)")
+    if path.stat().st_size == 0:
         raise InputError(f"{path}: expected {what}, found an empty file (0 bytes)")
     return path
 

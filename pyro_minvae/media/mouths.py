@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pyro_minvae.errors import InputError
+from pyro_minvae.errors import InputError, notify
 from pyro_minvae.media.audio import is_crops
 from pyro_minvae.media.crop_files import read_crops, resize, save_lips
 from pyro_minvae.media.faces import (
     DETECT_S,
     Detector,
+    Face,
     Faces,
     Track,
     choose,
     choose_several,
+    doubt,
     find_tracks,
     follow,
     haar,
@@ -42,10 +44,11 @@ class Mouths(NamedTuple):
     valid: np.ndarray
 
 
-def read_lips(path: str | Path, *, size: int = 67, face: Literal["largest"] | int = "largest") -> MouthCrops:
+def read_lips(path: str | Path, *, size: int = 67, face: Face = "largest") -> MouthCrops:
     """Mouth crops [T, size, size] of a video, or of an array file (.npz, .npy, .mat; see `media.crop_files`).
 
-    `face` is "largest" (summed over the video) or the n-th from the left (0, 1, ...). Frames without a face
+    `face` is "largest" (summed over the video; where another is nearly as large the user is told), "left",
+    "right" or the n-th from the left (0, 1, ...). Frames without a face
     are marked invalid and black; a video without any face has no valid frame, which is not an error here.
 
     Raises:
@@ -77,9 +80,7 @@ def read_faces(
     return cut_mouths(path, [_mouths(seen, track) for track in tracks], size=size)
 
 
-def find_mouths(
-    path: str | Path, *, face: Literal["largest"] | int = "largest", detect: Detector | None = None
-) -> Mouths:
+def find_mouths(path: str | Path, *, face: Face = "largest", detect: Detector | None = None) -> Mouths:
     """Find the mouth of one face in every frame; `detect` replaces the face detector.
 
     Raises:
@@ -90,6 +91,8 @@ def find_mouths(
         track = choose(seen.tracks, face)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    if face == "largest" and (line := doubt(seen.tracks)):
+        notify(f"{path}: {line}; --face takes another")
     return _mouths(seen, track)
 
 

@@ -97,7 +97,10 @@ def test_help_names_the_options(run_cli: Run) -> None:
         (["clip.mkv", "--out", "a.txt"], "a.txt: expected the name of a .npz file"),
         (["clip.mkv", "--preview", "a.gif"], "a.gif: expected the name of a picture"),
         (["clip.mkv", "--preview", "."], "found a folder"),
-        (["clip.mkv", "--face", "left"], "--face: expected 'largest' or a number from 0, found 'left'"),
+        (
+            ["clip.mkv", "--face", "up"],
+            "--face: expected 'largest', 'left', 'right' or a number from 0, found 'up'",
+        ),
         (["clip.mkv", "--face", "1", "--out", "a.npz"], "clip.mkv: expected a face from 0 to 0"),
     ],
 )

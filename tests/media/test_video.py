@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,6 +106,44 @@ def test_pictures_are_turned_upright() -> None:
     for rotation, expected in ((0, picture), (-90, np.rot90(picture, 3)), (180, picture[::-1, ::-1])):
         frame = SimpleNamespace(rotation=rotation, to_ndarray=lambda format: picture)
         np.testing.assert_array_equal(video._upright(frame, "gray", 1.0), expected)
+
+
+def squeezed(path: Path, *, codec: str, aspect: Fraction, width: int, height: int) -> Path:
+    """A film of a bright disc, a circle once its pixels are shown `aspect` times as wide as high."""
+    down, right = np.mgrid[:height, :width]
+    disc = ((right - width / 2) * float(aspect)) ** 2 + (down - height / 2) ** 2 < (0.3 * height) ** 2
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        for n in range(5):
+            frame = av.VideoFrame.from_ndarray(np.where(disc, 200, 40).astype(np.uint8), format="gray")
+            frame.pts, frame.time_base = n, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "aspect", "size", "shown"),
+    [
+        (".mkv", "libx264", Fraction(1, 2), (360, 144), (360, 288)),
+        (".mp4", "libx264", Fraction(4, 3), (144, 108), (192, 108)),  # as HDV
+        (".mkv", "mpeg4", Fraction(16, 15), (180, 144), (192, 144)),  # as PAL DV
+        (".avi", "libx264", Fraction(8, 9), (180, 120), (180, 135)),  # as NTSC DV
+        (".mkv", "mpeg4", Fraction(1, 1), (160, 120), (160, 120)),
+    ],
+)
+def test_pixels_are_made_square(
+    tmp_path: Path, suffix: str, codec: str, aspect: Fraction, size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    path = squeezed(tmp_path / f"a{suffix}", codec=codec, aspect=aspect, width=size[0], height=size[1])
+    for colour in (False, True):
+        _, picture = next(video.read_frames(path, colour=colour))
+        assert picture.shape[1::-1] == shown
+        bright = (picture if picture.ndim == 2 else picture.mean(-1)) > 120
+        across, along = bright.any(0).sum(), bright.any(1).sum()
+        assert across == pytest.approx(along, rel=0.03)
 
 
 # --- damage ---
