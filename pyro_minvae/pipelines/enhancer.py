@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.models.noisy import Source
+from pyro_minvae.pipelines.arrays import own_settings
 from pyro_minvae.pipelines.filtering import Filtering
 from pyro_minvae.pipelines.mcem_solver import Denoiser, Loop, Watch
 from pyro_minvae.pipelines.recording import Enhanced, Finished, Recording, checked
@@ -35,6 +36,7 @@ class Enhancer:
         self.denoiser = denoiser or Denoiser([trained], self.recipe, self.device)
 
     @classmethod
+    @own_settings()
     def from_pretrained(
         cls,
         name: str | Path,
@@ -80,6 +82,7 @@ class Enhancer:
         """
         return self.many([Recording(waveform, rate, video, seed)], watch=watch)[0]
 
+    @own_settings()
     def many(self, recordings: Sequence[Recording], *, watch: Watch | None = None) -> list[Enhanced]:
         """Enhance several recordings, blocks of them side by side as `inference` says; each as if it came alone.
 

@@ -17,6 +17,7 @@ from pyro_minvae.features.bandwidth import band
 from pyro_minvae.features.rumble import without_rumble
 from pyro_minvae.features.stft import analyse, frame_count, frame_times, power, synthesise
 from pyro_minvae.media.audio import resample
+from pyro_minvae.pipelines.arrays import as_channels, whole_number
 from pyro_minvae.pipelines.blocks import fade
 from pyro_minvae.pipelines.mcem_solver import Block, Filtered
 from pyro_minvae.pipelines.remix import share_to_keep
@@ -25,9 +26,6 @@ from pyro_minvae.types import MouthCrops, Switches, Visual
 
 # Channels whose mean has less than this share of the loudest one's power (-20 dB) cancel each other.
 CANCELLED = 0.01
-
-# More channels than this with fewer samples are samples.
-MOST_CHANNELS = 32
 
 # Seeds of a recording's blocks are this far apart, so that neighbouring seeds of recordings do not share them.
 STRIDE = 7_919
@@ -144,7 +142,8 @@ class OpenRecording:
 
     def piece(self, span: range) -> Block:
         """A block as the loop takes it: its power at max|x| = 1 of the whole recording, and its lips."""
-        seed = (int(self.recording.seed) + STRIDE * span.start) % 2**63
+        seed = whole_number(self.recording.seed, "seed", "a whole number")
+        seed = (seed + STRIDE * span.start) % 2**63
         return Block(
             self._power(span)[:, : self.bins],
             tuple(self._lips_in(span, visual) for visual in self.visuals),
@@ -239,25 +238,12 @@ def checked(waveform: np.ndarray | Tensor, rate: int) -> np.ndarray:
     """The input as float64 [channels, S].
 
     Raises:
-        InputError: for a bad rate or shape, no samples, or samples that are not finite.
+        InputError: for a bad rate, and as `arrays.as_channels`.
     """
-    if not isinstance(rate, int | np.integer) or rate <= 0:
-        raise InputError(f"rate: expected a positive whole number (Hz), found {rate}")
-    if isinstance(waveform, Tensor):
-        waveform = waveform.detach().to("cpu", torch.float64).numpy()
-    signal = np.asarray(waveform, dtype=np.float64)
-    if signal.ndim not in (1, 2):
-        raise InputError(f"waveform: expected shape [S] or [channels, S], found {list(signal.shape)}")
-    if signal.ndim == 2 and signal.shape[0] > MOST_CHANNELS >= signal.shape[1]:
-        raise InputError(
-            f"waveform: expected shape [S] or [channels, S], found {list(signal.shape)}: "
-            "[S, channels], as soundfile reads it, has to be turned (.T)"
-        )
-    if signal.size == 0:
-        raise InputError("waveform: expected at least one sample, found none")
-    if not np.isfinite(signal).all():
-        raise InputError("waveform: expected finite samples, found NaN or infinity")
-    return signal.reshape(-1, signal.shape[-1])
+    what = "a positive whole number (Hz)"
+    if whole_number(rate, "rate", what) <= 0:
+        raise InputError(f"rate: expected {what}, found {rate}")
+    return as_channels(waveform)
 
 
 def _fit_length(signal: np.ndarray, samples: int) -> np.ndarray:

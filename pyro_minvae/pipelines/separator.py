@@ -16,6 +16,7 @@ from pyro_minvae.config.schema import Recipe
 from pyro_minvae.errors import InputError
 from pyro_minvae.media.faces import Faces
 from pyro_minvae.media.mouths import read_faces
+from pyro_minvae.pipelines.arrays import own_settings
 from pyro_minvae.pipelines.filtering import Filtering
 from pyro_minvae.pipelines.mcem_solver import Denoiser, Loop, Watch
 from pyro_minvae.pipelines.recording import Finished, Mixture, checked
@@ -91,6 +92,7 @@ class Separator:
         self.voices = [Speaker(one) for one in self.systems]
 
     @classmethod
+    @own_settings()
     def from_pretrained(
         cls,
         name: str | Path | Sequence[str | Path],
@@ -149,6 +151,7 @@ class Separator:
         """
         return self.many([Mixture(waveform, rate, videos, seed)], background=background, watch=watch)[0]
 
+    @own_settings()
     def many(
         self, mixtures: Sequence[Mixture], *, background: bool = True, watch: Watch | None = None
     ) -> list[Separated]:
