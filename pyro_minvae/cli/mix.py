@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pyro_minvae.cli.options import LARGEST_SEED
+
+if TYPE_CHECKING:
+    from pyro_minvae.evaluation.manifest import NoisyItem, SeparationItem
 
 
 def mix(
@@ -89,18 +93,19 @@ def mix(
         check_separation_set(together, noises, levels_db=levels, snrs_db=snrs, out=out)
     count = len(utterances) * max(1, len(noises) * len(snrs)) * (len(levels) if together else 1)
     with progress("item") as bar:
+        items: Sequence[NoisyItem | SeparationItem]
         task = bar.add_task("mixing", total=count, item="")
 
         def advance(item: str) -> None:
             bar.update(task, advance=1, item=item)
 
         if together:
-            make_separation_set(
+            items = make_separation_set(
                 together, noises, levels_db=levels, snrs_db=snrs, out=out, seed=seed, advance=advance
             )
         else:
-            make_noisy_set(
+            items = make_noisy_set(
                 utterances, noises, snrs_db=snrs, out=out, seed=seed, corrupter=corrupter, advance=advance
             )
-    of = f"{len(utterances)} utterances" if speakers == 1 else f"{speakers} speakers"
-    say(f"{out / NAME}: {count} mixtures of {of}")
+    of = f"{len({item.id for item in items})} utterances" if speakers == 1 else f"{speakers} speakers"
+    say(f"{out / NAME}: {len(items)} mixtures of {of}")

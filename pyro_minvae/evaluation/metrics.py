@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pyro_minvae.features.rumble import audible
 from pyro_minvae.media.audio import resample
 
 RATE = 16000
@@ -113,8 +114,9 @@ def stoi(clean: np.ndarray, estimate: np.ndarray, *, extended: bool = False) -> 
 
 
 def score(clean: np.ndarray, estimate: np.ndarray, rate: int) -> Scores:
-    """All of `HEADINGS` for `estimate` [S] against `clean` [S] at `rate` Hz.
+    """All of `HEADINGS` for `estimate` [S] against `clean` [S] at `rate` Hz, both without means and rumble.
 
+    An offset that nobody hears would rule an SI-SDR, and a filter that removes it would count as an error.
     SI-SDR is computed at `rate`, the others after resampling to 16 kHz. A metric that cannot be computed is
     NaN with its reason (silent or broken signals, too short a clip). Raises `ValueError` for unequal or wrong
     shapes.
@@ -125,9 +127,10 @@ def score(clean: np.ndarray, estimate: np.ndarray, rate: int) -> Scores:
     fault = _fault(clean, "clean reference") or _fault(estimate, "estimate")
     if fault:
         return failed(fault)
-    # An offset is heard by nobody, and may be louder than the speech.
-    if clean.size > 1:
-        clean, estimate = clean - clean.mean(), estimate - estimate.mean()
+    clean, estimate = audible(np.stack([clean, estimate]), rate)
+    fault = _fault(clean, "clean reference") or _fault(estimate, "estimate")
+    if fault:
+        return failed(fault)
     s, e = (resample(signal, rate, RATE) if rate != RATE else signal for signal in (clean, estimate))
     measures: dict[str, Callable[[], float]] = {
         "si_sdr": lambda: si_sdr(clean, estimate),

@@ -11,14 +11,21 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from pyro_minvae.errors import InputError
-from pyro_minvae.media.audio import is_audio, mono, read_audio
+from pyro_minvae.errors import InputError, notify
+from pyro_minvae.features.rumble import audible
+from pyro_minvae.media.audio import is_audio, is_hidden, mono, read_audio
 
 VOICES = 6
 """How many speakers make babble."""
 
 PEAK = 0.999
 """Where a mixture that would clip is scaled to, with room for rounding to the file's subtype."""
+
+SILENT = 1e-6
+"""Share of a file's power below which a stretch of it is silence (-60 dB): at a level it would be hiss."""
+
+DRAWS = 20
+"""How often a stretch is drawn anew because of silence."""
 
 T = TypeVar("T")
 
@@ -71,11 +78,6 @@ def stable_seed(*parts: object) -> int:
 def generator_for(seed: int, utterance: str, noise: str, snr_db: float) -> np.random.Generator:
     """The random stream of one mixture. It knows nothing of the set around it, so sub-sets reproduce."""
     return np.random.default_rng(stable_seed(seed, utterance, noise, f"{snr_db:g}"))
-
-
-def centred(signal: np.ndarray) -> np.ndarray:
-    """A signal less its offset, which nobody hears and every ratio of powers would count."""
-    return signal - signal.mean() if signal.size else signal
 
 
 def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> NoisyUtterance:
@@ -133,6 +135,30 @@ def segment(signal: np.ndarray, length: int, generator: np.random.Generator) -> 
     return signal[(start + np.arange(length)) % len(signal)]
 
 
+def sounding(
+    signal: np.ndarray, length: int, generator: np.random.Generator, *, name: object, draws: int = DRAWS
+) -> np.ndarray:
+    """As `segment`, but drawn again while it has less than `SILENT` of the power of all of `signal`.
+
+    After `draws` it is the loudest of them, with sound from a place that has some.
+
+    Raises:
+        InputError: (about `name`) where all of it is silent.
+    """
+    power = float(np.mean(np.square(signal, dtype=np.float64)))
+    if power == 0:
+        raise InputError(f"{name}: expected sound, found silence")
+    for _ in range(draws):
+        part = segment(signal, length, generator)
+        if float(np.mean(np.square(part, dtype=np.float64))) >= SILENT * power:
+            return part
+    # A click in a silent file: it is hardly ever hit by chance.
+    loudest = int(np.argmax(np.abs(signal)))
+    start = loudest - int(generator.integers(length))
+    start = int(np.clip(start, 0, max(len(signal) - length, 0)))
+    return signal[(start + np.arange(length)) % len(signal)]
+
+
 class White(NamedTuple):
     """White Gaussian noise."""
 
@@ -150,11 +176,8 @@ class RecordedNoise(NamedTuple):
     path: Path
 
     def draw(self, length: int, rate: int, generator: np.random.Generator, target: Path) -> np.ndarray:
-        """A random segment; raises `InputError` where the file is silent there."""
-        part = segment(_read(self.path, rate), length, generator)
-        if not part.any():
-            raise InputError(f"{self.path}: expected noise, found silence in the segment for {target.name}")
-        return part
+        """A random segment, another one where the file is silent there; raises `InputError` where it is all silent."""
+        return sounding(_read(self.path, rate), length, generator, name=self.path)
 
 
 class Babble(NamedTuple):
@@ -175,8 +198,11 @@ class Babble(NamedTuple):
             voice = _read(path, rate).astype(np.float64)
             power = float(np.mean(voice**2))
             if power == 0:
-                raise InputError(f"{path}: expected speech for babble, found silence")
+                notify(f"{path}: left out of the babble for {target.name}, which it would add silence to")
+                continue
             total += segment(voice, length, generator) / np.sqrt(power)
+        if not total.any():
+            raise InputError(f"{self.folder}: expected speech for babble, found silence for {target.name}")
         return total
 
     def choose(self, generator: np.random.Generator, target: Path) -> list[Path]:
@@ -215,7 +241,8 @@ def recordings(source: Path) -> list[RecordedNoise]:
     """The noise file `source`, or every audio file directly in that folder, each named by its stem."""
     # The functions of os.path answer no to a name that is too long, where those of Path raise.
     if os.path.isdir(source):
-        found = [RecordedNoise(path.stem, path) for path in sorted(source.iterdir()) if is_audio(path)]
+        files = [path for path in sorted(source.iterdir()) if is_audio(path) and not is_hidden(path)]
+        found = [RecordedNoise(path.stem, path) for path in files]
         if not found:
             raise InputError(f"{source}: expected a folder with noise files, found no audio in it")
         return found
@@ -230,7 +257,7 @@ def babble(folder: Path, *, count: int = VOICES) -> Babble:
         raise InputError(f"{folder}: expected a folder of speech for babble, found none")
     voices: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
-        if is_audio(path) and path.is_file():
+        if is_audio(path) and not is_hidden(path) and path.is_file():
             voices.setdefault(voice_of(path, folder), []).append(path)
     if len(voices) < count:
         raise InputError(
@@ -248,8 +275,8 @@ def spread(items: Sequence[T], count: int | None) -> list[T]:
 
 @lru_cache(maxsize=32)
 def _read(path: Path, rate: int) -> np.ndarray:
-    """One channel [S] at `rate` Hz, kept because a set draws from the same few files again and again."""
-    signal = centred(mono(read_audio(path), rate))
+    """One channel [S] at `rate` Hz without offset and rumble, kept because a set draws from few files often."""
+    signal = mono(read_audio(path), rate)
     if not np.isfinite(signal).all():
         raise InputError(f"{path}: expected finite samples, found NaN or infinity")
-    return signal
+    return audible(signal, rate)

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from pyro_minvae.data.corpus import listed
-from pyro_minvae.errors import InputError
+from pyro_minvae.errors import InputError, notify
 from pyro_minvae.evaluation.corrupted import Corrupter
 from pyro_minvae.evaluation.manifest import NAME, NoisyItem, write_manifest
-from pyro_minvae.evaluation.mixing import NoiseSource, NoisyUtterance, centred, generator_for, mix, spread
+from pyro_minvae.evaluation.mixing import NoiseSource, NoisyUtterance, generator_for, mix, spread
+from pyro_minvae.features.rumble import audible
 from pyro_minvae.media.audio import mono, read_audio, write_audio
 from pyro_minvae.media.files import check_writable, make_folder
 from pyro_minvae.types import Audio, Utterance
@@ -32,8 +33,9 @@ def make_noisy_set(
 
     Writes `clean/ID.flac`, `NOISE/SNRdB/ID.flac` (24 bits; float WAV where the speech exceeds full scale)
     and, when all of them are there, `manifest.jsonl`: a set that was interrupted has none. With a `corrupter` the
-    lips lie as `NOISE/SNRdB/ID.npz` beside their mixture, spoilt. `advance` hears of each mixture. Raises
-    `InputError` for doubled names, and for speech, noise or lips that cannot be used.
+    lips lie as `NOISE/SNRdB/ID.npz` beside their mixture, spoilt. `advance` hears of each mixture. Offset and rumble
+    are removed from speech and noise; an utterance that is silent is named and left out. Raises `InputError` for
+    doubled names, and for speech, noise or lips that cannot be used.
     """
     check_set(utterances, noises, snrs_db=snrs_db, out=out)
     if corrupter:
@@ -42,14 +44,14 @@ def make_noisy_set(
     items = []
     for utterance in utterances:
         audio = read_audio(utterance.audio)
-        clean = centred(mono(audio, audio.rate).astype(np.float64))
-        if not np.isfinite(clean).all() or not clean.any():
-            found = "silence" if np.isfinite(clean).all() else "NaN or infinite samples"
-            raise InputError(f"{utterance.audio}: expected speech, found {found}")
+        clean = audible(mono(audio, audio.rate).astype(np.float64), audio.rate)
+        if not clean.any():
+            notify(f"{utterance.audio}: left out, expected speech, found silence")
+            continue
         for noise in noises:
             for snr_db in snrs_db:
                 stream = generator_for(seed, utterance.id, noise.name, snr_db)
-                sound = noise.draw(len(clean), audio.rate, stream, utterance.audio)
+                sound = audible(noise.draw(len(clean), audio.rate, stream, utterance.audio), audio.rate)
                 mixed = mix(clean, sound, snr_db)
                 item = _item(utterance, noise, snr_db, seed, audio.rate, mixed, clean, out)
                 write_sound(item.mixture, mixed.mixture, audio.rate)
@@ -59,6 +61,8 @@ def make_noisy_set(
                 if advance:
                     advance(f"{utterance.id} {noise.name} {snr_db:g} dB")
         write_sound(items[-1].clean, clean, audio.rate)
+    if not items:
+        raise InputError(f"{utterances[0].audio}: expected speech, found silence in all utterances")
     write_manifest(out / NAME, items)
     return items
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pyro_minvae.evaluation import metrics
 from pyro_minvae.evaluation.metrics import Scores, score
+from pyro_minvae.features.rumble import audible
 
 BSS = {"sdr": "SDR (dB)", "sir": "SIR (dB)", "sar": "SAR (dB)"}
 HEADINGS = BSS | {name: metrics.HEADINGS[name] for name in ("si_sdr", "pesq", "estoi")}
@@ -68,7 +69,7 @@ def best_order(sdr: np.ndarray, fixed: Sequence[bool] | None = None) -> tuple[in
 
 
 def judge(speakers: np.ndarray, estimates: np.ndarray, rate: int, *, fixed: Sequence[bool]) -> Judged:
-    """Score `estimates` [J, S] against the clean `speakers` [J, S], both at `rate` Hz.
+    """Score `estimates` [J, S] against the clean `speakers` [J, S] at `rate` Hz, all without means and rumble.
 
     A speaker that is `fixed` is scored against the estimate in its own place, whatever that holds; the others may
     be assigned in the order with the best mean SDR. A metric without a value is NaN with its reason.
@@ -83,6 +84,8 @@ def judge(speakers: np.ndarray, estimates: np.ndarray, rate: int, *, fixed: Sequ
             f"expected speakers and estimates [J, S] alike, got {speakers.shape} and {estimates.shape}"
         )
     identity = tuple(range(len(speakers)))
+    if speakers.size and np.isfinite(speakers).all() and np.isfinite(estimates).all():
+        speakers, estimates = audible(np.stack([speakers, estimates]), rate)
     whole = all(np.isfinite(signal).all() and signal.any() for signal in (*speakers, *estimates))
     order = best = identity
     if whole:

@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyro_minvae.errors import InputError
+from pyro_minvae.errors import InputError, notify
 from pyro_minvae.evaluation.manifest import NAME, SeparationItem, SpeakerItem, write_manifest
 from pyro_minvae.evaluation.mixing import (
     Chorus,
     NoiseSource,
-    centred,
     generator_for,
     mix_speakers,
-    segment,
+    sounding,
     stable_seed,
 )
 from pyro_minvae.evaluation.noisy_set import check_different, check_levels, write_sound
+from pyro_minvae.features.rumble import audible
 from pyro_minvae.media.audio import mono, quantise, read_audio
 from pyro_minvae.media.files import check_writable, make_folder
 from pyro_minvae.types import Utterance
@@ -95,12 +95,15 @@ def make_separation_set(
     items = []
     for cast in speech:
         scene = stage(cast, seed=seed)
+        if scene is None:
+            continue
         for noise, snr_db in conditions:
             for level_db in levels_db:
                 sound = None
                 if noise is not None and snr_db is not None:
                     stream = generator_for(seed, scene.id, noise.name, snr_db)
-                    sound = noise.draw(scene.signals.shape[-1], scene.rate, stream, cast[0].audio)
+                    drawn = noise.draw(scene.signals.shape[-1], scene.rate, stream, cast[0].audio)
+                    sound = audible(drawn, scene.rate)
                 chorus = mix_speakers(scene.signals, level_db, sound, snr_db or 0.0)
                 name = None if noise is None else noise.name
                 item = _item(scene, out, level_db, name, snr_db, seed, chorus.scale)
@@ -108,26 +111,33 @@ def make_separation_set(
                 items.append(item)
                 if advance:
                     advance(f"{scene.id} {name or ''} {level_db:g} dB")
+    if not items:
+        raise InputError(f"{speech[0][0].audio}: expected speech, found silence in all mixtures")
     write_manifest(out / NAME, items)
     return items
 
 
-def stage(cast: Cast, *, seed: int) -> Scene:
-    """Read the utterances of a cast and cut them to the length of the shortest, at the rate of the first."""
+def stage(cast: Cast, *, seed: int) -> Scene | None:
+    """Read the utterances of a cast and cut them to the length of the shortest, at the rate of the first.
+
+    Offset and rumble are removed. None, and a word to the user, where a speaker is silent.
+    """
     first = read_audio(cast[0].audio)
     name = "+".join(utterance.id.replace("/", "-") for utterance in cast)
     generator = np.random.default_rng(stable_seed(seed, name, "segments"))
-    voices = [centred(mono(first if one is cast[0] else read_audio(one.audio), first.rate)) for one in cast]
+    read = [mono(first if one is cast[0] else read_audio(one.audio), first.rate) for one in cast]
+    voices = [audible(signal.astype(np.float64), first.rate) for signal in read]
     length = min(len(signal) for signal in voices)
-    cut = [
-        signal[:length] if utterance.video else segment(signal, length, generator)
-        for utterance, signal in zip(cast, voices, strict=True)
-    ]
-    signals = np.stack(cut).astype(np.float64)
-    for utterance, signal in zip(cast, signals, strict=True):
-        if not np.isfinite(signal).all() or not signal.any():
-            found = "silence" if np.isfinite(signal).all() else "NaN or infinite samples"
-            raise InputError(f"{utterance.audio}: expected speech, found {found}")
+    cut = []
+    for utterance, voice in zip(cast, voices, strict=True):
+        if voice[: length if utterance.video else None].any():
+            part = sounding(voice, length, generator, name=utterance.audio)
+            cut.append(voice[:length] if utterance.video else part)
+        else:
+            notify(f"{utterance.audio}: left out with the mixture {name}, expected speech, found silence")
+            return None
+    # Parts of what has no offset may have one.
+    signals = np.stack([audible(part, first.rate) for part in cut])
     return Scene(name, cast, signals, first.rate)
 
 

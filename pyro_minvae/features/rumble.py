@@ -37,16 +37,34 @@ def without_rumble(signal: np.ndarray, rate: int) -> np.ndarray:
     # An offset that is large beside the sound would take the sound's digits along.
     centred = signal - signal.mean(-1, keepdims=True)
     offset = float(((signal - centred) ** 2).mean())
-    from scipy.signal import butter, sosfiltfilt
-
-    sos = butter(2, LOWEST_HZ, "highpass", fs=rate, output="sos")
-    samples = signal.shape[-1]
-    heard = sosfiltfilt(sos, centred, axis=-1, padlen=min(samples - 1, rate // 4))
+    heard = _highpass(centred, rate)
     low = float(((centred - heard) ** 2).mean())
     if offset + low <= NEGLIGIBLE * total:
         return signal
     heard[np.abs(heard) < ROUNDING * peak] = 0
     return np.array(heard, order="C")
+
+
+def audible(signals: np.ndarray, rate: int) -> np.ndarray:
+    """Signals [..., S] without their means, and all of them without rumble if one of them has some.
+
+    What is compared, or set to a ratio of powers, is to go through the same filter.
+    """
+    if signals.shape[-1] < 2:
+        return signals
+    centred = signals - signals.mean(-1, keepdims=True)
+    # What is left of a constant is rounding.
+    centred[np.abs(centred).max(-1) <= ROUNDING * np.abs(signals).max(-1)] = 0
+    rows = centred.reshape(-1, 1, centred.shape[-1])
+    return _highpass(centred, rate) if any(without_rumble(row, rate) is not row for row in rows) else centred
+
+
+def _highpass(signal: np.ndarray, rate: int) -> np.ndarray:
+    """Butterworth of order 2 from 20 Hz on, forwards and backwards."""
+    from scipy.signal import butter, sosfiltfilt
+
+    sos = butter(2, LOWEST_HZ, "highpass", fs=rate, output="sos")
+    return np.asarray(sosfiltfilt(sos, signal, axis=-1, padlen=min(signal.shape[-1] - 1, rate // 4)))
 
 
 def _means(signal: np.ndarray, rate: int) -> np.ndarray:

@@ -61,9 +61,8 @@ def test_sdr_forgives_a_filter_and_si_sdr_does_not() -> None:
 def test_the_other_metrics_are_the_usual_ones() -> None:
     for j, one in enumerate(judge(SPEAKERS, ESTIMATES, RATE, fixed=(True, True)).scores):
         alone = score(SPEAKERS[j], ESTIMATES[j], RATE).values
-        assert {name: one.values[name] for name in ("si_sdr", "pesq", "estoi")} == {
-            name: alone[name] for name in ("si_sdr", "pesq", "estoi")
-        }
+        for name in ("si_sdr", "pesq", "estoi"):
+            assert one.values[name] == pytest.approx(alone[name], abs=1e-6)
         assert list(one.values) == list(HEADINGS)
         assert one.reasons == {}
 
@@ -90,7 +89,8 @@ def test_a_tie_is_no_swap() -> None:
 
 def exact_sdr(j: int) -> float:
     """The SDR of an estimate as the speaker in its place."""
-    return float(pairwise_sdr(SPEAKERS, ESTIMATES)[j, j])
+    centred = [signals - signals.mean(-1, keepdims=True) for signals in (SPEAKERS, ESTIMATES)]
+    return float(pairwise_sdr(*centred)[j, j])
 
 
 def test_what_has_no_value_says_why() -> None:

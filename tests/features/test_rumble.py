@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from signals import speechlike
 
-from pyro_minvae.features.rumble import without_rumble
+from pyro_minvae.features.rumble import audible, without_rumble
 
 VOICE = speechlike(16000, 3.0)[None]
 TIME = np.arange(48000) / 16000
@@ -42,3 +42,20 @@ def test_an_offset_alone_is_silence_and_short_signals_pass() -> None:
     short = np.array([[0.5, 0.6, 0.2]])
     assert without_rumble(short, 16000) is short
     assert without_rumble(np.full((1, 801), 0.5), 16000).shape == (1, 801)
+
+
+def test_means_always_go_and_rumble_goes_from_all_or_none() -> None:
+    """What is compared goes through one filter, or a difference of filters would count as an error."""
+    pair = np.stack([VOICE[0] + 0.01, 0.5 * VOICE[0] - 0.002])
+    np.testing.assert_allclose(audible(pair, 16000), pair - pair.mean(-1, keepdims=True), atol=1e-12)
+    rumble = 0.3 * np.sin(2 * np.pi * 5 * TIME)
+    clean, estimate = audible(np.stack([VOICE[0], VOICE[0] + rumble]), 16000)
+    inside = slice(4000, -4000)
+    assert np.sum((estimate - clean)[inside] ** 2) < 1e-4 * np.sum(rumble[inside] ** 2)
+    other, _ = audible(np.stack([VOICE[0], VOICE[0]]), 16000)
+    assert not np.array_equal(clean, other)
+    # Each by itself, a constant is silence.
+    found = audible(np.stack([np.full(16000, 0.1), VOICE[0, :16000]]), 16000)
+    assert not found[0].any()
+    assert found[1].any()
+    np.testing.assert_array_equal(audible(np.array([[0.3]]), 16000), [[0.3]])
