@@ -45,6 +45,7 @@ def evaluate(
 
     Prints SI-SDR, PESQ (wide band), STOI and ESTOI for each noise and SNR; --out keeps those of each mixture. Where
     lips were spoilt, by --corrupt here or in `mix`, it also tells how well the model's trust in them finds it out.
+    What fails is named and missing in the means, and the exit code is 2.
     For a set of several speakers it prints SDR, SIR, SAR, SI-SDR, PESQ and ESTOI, means over the speakers of each
     mixture, and the share of mixtures whose speakers were swapped.
     """
@@ -111,6 +112,7 @@ def evaluate(
     _finish(report, rows, model, settings, out=out)
     if line := report.trust_line(rows):
         say(line)
+    _exit_code(rows)
 
 
 def _separate(
@@ -163,6 +165,7 @@ def _separate(
     settings["recipe"] = separator.recipe.model_dump(mode="json")
     _finish(report, rows, model, settings, out=out)
     say(report.assignment(rows))
+    _exit_code(rows)
 
 
 def _finish(report: Any, rows: list[Any], model: str, settings: dict[str, Any], *, out: Path | None) -> None:
@@ -184,3 +187,11 @@ def _finish(report: Any, rows: list[Any], model: str, settings: dict[str, Any], 
         say(f"{out / 'scores.csv'}, {out / 'scores.json'}: the scores of {len(rows)} mixtures")
     if not any(report.scored(row) for row in rows):
         raise InputError(f"{settings['manifest']}: expected a mixture that can be scored, found none")
+    if failed := sum(bool(row.error) for row in rows):
+        print(f"{failed} of {len(rows)} mixtures failed and are missing in the means", file=sys.stderr)
+
+
+def _exit_code(rows: list[Any]) -> None:
+    """Leave with 2 where mixtures are missing: a reference, a video or the enhancement of it failed."""
+    if any(row.error for row in rows):
+        raise typer.Exit(2)

@@ -16,7 +16,7 @@ from pyro_minvae import __version__
 from pyro_minvae.evaluation.benchmark import Row
 from pyro_minvae.evaluation.metrics import HEADINGS
 from pyro_minvae.evaluation.reliability import detector
-from pyro_minvae.evaluation.summary import Cell, Group, summarise
+from pyro_minvae.evaluation.summary import Cell, Group, counted, has_score, summarise, title_of
 from pyro_minvae.media.files import atomic
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ def table(rows: Sequence[Row], *, model: str) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    title = f"{model}: {len(rows)} mixtures, means and 95 % bootstrap intervals over mixtures"
+    title = title_of(model, sum(map(scored, rows)), len(rows))
     result = Table(title=escape(title))
-    for heading in ("noise", "SNR", "n", ""):
-        result.add_column(heading, justify="left" if heading in ("noise", "") else "right")
-    for heading in HEADINGS.values():
-        result.add_column(heading, justify="right")
+    for name in ("noise", "SNR", "n", ""):
+        result.add_column(name, justify="left" if name in ("noise", "") else "right")
+    for name in HEADINGS.values():
+        result.add_column(name, justify="right")
     for group in summarise(rows):
         snr = "" if group.snr_db is None else f"{group.snr_db:g} dB"
-        first = [escape(group.noise), snr, str(group.mixtures)]
+        first = [escape(group.noise), snr, counted(group.scored, group.mixtures)]
         for label, values in four_lines(group.cells).items():
             result.add_row(*first, label, *values, end_section=label == "95 %")
             first = ["", "", ""]
@@ -105,7 +105,7 @@ def failures(rows: Sequence[Row]) -> list[str]:
 
 def scored(row: Row) -> bool:
     """Whether the output has any score at all."""
-    return not all(math.isnan(value) for value in row.output.values.values())
+    return has_score(row.output)
 
 
 def reasons(row: Row) -> str:

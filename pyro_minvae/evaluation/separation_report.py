@@ -15,7 +15,7 @@ from pyro_minvae.evaluation.metrics import Scores
 from pyro_minvae.evaluation.report import four_lines, origin, write_records
 from pyro_minvae.evaluation.separated import HEADINGS
 from pyro_minvae.evaluation.separation import SpeakerRow
-from pyro_minvae.evaluation.summary import Cell, cell
+from pyro_minvae.evaluation.summary import Cell, cell, counted, has_score, title_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class SeparationGroup(NamedTuple):
     """The mixtures of one kind, or all ("overall"). `cells` by the keys of `HEADINGS`; `level_db`, `snr_db` in dB.
 
+    Of `mixtures` in the set `scored` have an output with any score; `failures` lack one score or more.
     `swaps` is the share of mixtures whose estimates fit better in another order than in the one asked for, among
     those where the system was told who is who (NaN if none).
     """
@@ -33,6 +34,7 @@ class SeparationGroup(NamedTuple):
     snr_db: float | None
     level_db: float | None
     mixtures: int
+    scored: int
     failures: int
     swaps: float
     cells: dict[str, Cell]
@@ -49,6 +51,7 @@ def summarise(rows: Sequence[SpeakerRow]) -> list[SeparationGroup]:
         SeparationGroup(
             *kind,
             mixtures=len(members),
+            scored=sum(map(scored, members)),
             failures=sum(bool(faults(row)) for row in members),
             swaps=swap_rate(members),
             cells={name: gains(members, name) for name in HEADINGS},
@@ -77,15 +80,15 @@ def table(rows: Sequence[SpeakerRow], *, model: str) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    title = f"{model}: {len(rows)} mixtures, means and 95 % bootstrap intervals over mixtures"
+    title = title_of(model, sum(map(scored, rows)), len(rows))
     result = Table(title=escape(title))
-    for heading in ("voices", "noise", "SNR", "level", "n", "swaps", ""):
-        result.add_column(heading, justify="left" if heading in ("voices", "noise", "") else "right")
-    for heading in HEADINGS.values():
-        result.add_column(heading, justify="right")
+    for name in ("voices", "noise", "SNR", "level", "n", "swaps", ""):
+        result.add_column(name, justify="left" if name in ("voices", "noise", "") else "right")
+    for name in HEADINGS.values():
+        result.add_column(name, justify="right")
     for group in summarise(rows):
         first = [group.voices, escape(group.noise or "-"), _decibels(group.snr_db), _decibels(group.level_db)]
-        first += [str(group.mixtures), percent(group.swaps)]
+        first += [counted(group.scored, group.mixtures), percent(group.swaps)]
         for label, values in four_lines(group.cells).items():
             result.add_row(*first, label, *values, end_section=label == "95 %")
             first = [""] * len(first)
@@ -132,7 +135,7 @@ def failures(rows: Sequence[SpeakerRow]) -> list[str]:
 
 def scored(row: SpeakerRow) -> bool:
     """Whether any estimate has any score at all."""
-    return any(not math.isnan(value) for scores in row.output for value in scores.values.values())
+    return has_score(*row.output)
 
 
 def records(row: SpeakerRow) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pyro_minvae.evaluation.metrics import HEADINGS
+from pyro_minvae.evaluation.metrics import HEADINGS, Scores
 
 if TYPE_CHECKING:
     from pyro_minvae.evaluation.benchmark import Row
@@ -31,11 +31,15 @@ class Cell(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The mixtures of one `noise` and SNR, or all ("overall", None). `cells` by the keys of `HEADINGS`."""
+    """The mixtures of one `noise` and SNR, or all ("overall", None). `cells` by the keys of `HEADINGS`.
+
+    Of `mixtures` in the set `scored` have an output with any score; `failures` lack one score or more.
+    """
 
     noise: str
     snr_db: float | None
     mixtures: int
+    scored: int
     failures: int
     cells: dict[str, Cell]
 
@@ -51,6 +55,7 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
             noise,
             snr_db,
             len(members),
+            sum(has_score(row.output) for row in members),
             sum(bool(row.output.reasons) for row in members),
             {
                 name: cell([(row.input.values[name], row.output.values[name]) for row in members])
@@ -59,6 +64,22 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
         )
         for (noise, snr_db), members in groups.items()
     ]
+
+
+def has_score(*several: Scores) -> bool:
+    """Whether there is any score at all."""
+    return any(math.isfinite(value) for scores in several for value in scores.values.values())
+
+
+def counted(scored: int, mixtures: int) -> str:
+    """How many mixtures a mean is over, and how many of the set are missing in it."""
+    return f"{scored}" if scored == mixtures else f"{scored} ({mixtures - scored} missing)"
+
+
+def title_of(model: str, scored: int, mixtures: int) -> str:
+    """What stands above a table of scores."""
+    of = f"{mixtures}" if scored == mixtures else f"{scored} of {mixtures}"
+    return f"{model}: {of} mixtures, means and 95 % bootstrap intervals over mixtures"
 
 
 def bootstrap(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:

@@ -91,13 +91,36 @@ def test_evaluate_names_what_it_could_not_score(
 ) -> None:
     good = noisy_set[0].model_dump(mode="json")
     bad = good | {"mixture": str(tmp_path / "gone.flac"), "snr_db": 7}
-    for rows, code in (((good, bad), 0), ((bad,), 2)):
+    for rows in ((good, bad), (bad,)):
         (tmp_path / NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
         done = run_cli("evaluate", tmp_path, "--model", "nothing", "--workers", 1, "--out", tmp_path / "out")
-        assert done.exit_code == code
+        assert done.exit_code == 2
         assert "gone.flac" in done.stderr
         assert "no score" in done.stderr
-        assert ("expected a mixture that can be scored, found none" in done.stderr) == (code == 2)
+        assert ("expected a mixture that can be scored, found none" in done.stderr) == (len(rows) == 1)
+
+
+@pytest.mark.parametrize("missing", ["clean", "mixture", "video"])
+def test_what_is_missing_is_shown_and_ends_with_2(
+    missing: str, run_cli: RunCli, tmp_path: Path, noisy_set: list[NoisyItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiny import save_tiny_model
+
+    model = save_tiny_model(tmp_path / "model")
+    rows = [item.model_dump(mode="json") for item in noisy_set[:2]]
+    rows[1][missing] = str(tmp_path / "gone.mkv")
+    (tmp_path / NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    done = run_cli("evaluate", tmp_path, "--model", model, "--workers", 1, "--out", out)
+    assert done.exit_code == 2
+    assert "1 of 2 mixtures, means" in done.stdout
+    assert "0 (1 missing)" in done.stdout
+    assert "1 of 2 mixtures failed and are missing in the means" in done.stderr
+    assert "gone.mkv: expected" in done.stderr
+    tree = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert [(group["mixtures"], group["scored"]) for group in tree["summary"]] == [(1, 1), (1, 0), (2, 1)]
+    overall, first = tree["summary"][-1]["cells"], tree["summary"][0]["cells"]
+    assert overall["si_sdr"]["output"] == first["si_sdr"]["output"]
 
 
 BAD_MIXES = {

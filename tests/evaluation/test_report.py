@@ -35,9 +35,9 @@ def rows() -> list[Row]:
 
 def test_groups_are_means_of_what_was_measured(rows: list[Row]) -> None:
     cafe, white, overall = summarise(rows)
-    assert (cafe.noise, cafe.snr_db, cafe.mixtures, cafe.failures) == ("cafe", -5, 2, 0)
+    assert (cafe.noise, cafe.snr_db, cafe.mixtures, cafe.scored, cafe.failures) == ("cafe", -5, 2, 2, 0)
     assert cafe.cells["pesq"][:3] == (-4.5, 2.5, 7)
-    assert (white.mixtures, white.failures) == (2, 1)
+    assert (white.mixtures, white.scored, white.failures) == (2, 1, 1)
     # The failed mixture is missing in the input's mean too, or the gain would compare different sets.
     assert white.cells["stoi"] == (-3, 0, 3, 3, 3, 1)
     assert (overall.noise, overall.snr_db, overall.mixtures) == ("overall", None, 4)
@@ -58,10 +58,12 @@ def test_bootstrap_covers_the_mean_and_shrinks() -> None:
 
 def test_the_table_names_units_and_pesq_mode(rows: list[Row]) -> None:
     stream = io.StringIO()
-    Console(file=stream, width=100).print(report.table(rows, model="[some]"))
+    Console(file=stream, width=130).print(report.table(rows, model="[some]"))
     text = stream.getvalue()
     for part in (
-        "[some]: 4 mixtures",
+        "[some]: 3 of 4 mixtures",
+        "1 (1 missing)",
+        "3 (1 missing)",
         "SI-SDR (dB)",
         "PESQ (wide band)",
         "ESTOI",
