@@ -158,7 +158,7 @@ def machine() -> dict[str, Any]:
     """What timings depend on: processor, cores, torch, compiled passes, and other work on the cores (load average)."""
     import torch
 
-    from pyro_minvae import fused
+    from pyro_minvae.inference.ops import choice
 
     model = ""
     if (path := Path("/proc/cpuinfo")).exists():
@@ -168,15 +168,14 @@ def machine() -> dict[str, Any]:
         "processor": model,
         "cores": os.cpu_count(),
         "torch": torch.__version__,
-        "compiled": fused.compiled,
+        "passes": os.environ.get(choice.VARIABLE, "auto"),
         "load": round(os.getloadavg()[0], 2),
     }
 
 
 def caution(state: dict[str, Any]) -> str:
     """A line on timings taken while `machine()` said `state`."""
-    passes = "compiled" if state["compiled"] else "torch's"
-    where = f"{state['cores']} cores ({state['processor']}), torch {state['torch']}, passes {passes}"
+    where = f"{state['cores']} cores ({state['processor']}), torch {state['torch']}, passes {state['passes']}"
     if state["load"] > BUSY * (state["cores"] or 1):
         return f"{where}; load average {state['load']} before the run: other work was going on, so timings mean little."
     return f"{where}; load average {state['load']} before the run."

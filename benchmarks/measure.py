@@ -16,24 +16,25 @@ import torch
 from common import make_enhancer
 from floor import Operation, bandwidth, operations, seconds_of
 
-from pyro_minvae import fused
 from pyro_minvae.errors import InputError
 from pyro_minvae.features.stft import frame_count
+from pyro_minvae.inference import ops
+from pyro_minvae.inference.ops import choice
 from pyro_minvae.pipelines.enhancer import Enhancer
 from pyro_minvae.pipelines.recording import Recording
 from pyro_minvae.types import MouthCrops
 
-# The kinds of operation, by torch's names for them and by those of the fused passes, which do several things: each is
-# what most of its time goes to.
+# The kinds of operation, by torch's names for them and by those of the compiled passes, which do several things: each
+# is what most of its time goes to.
 KINDS = {
-    "matrix products": "mm addmm bmm baddbmm mv addmv dot linalg_eigh product onto_spectra onto_activations",
+    "matrix products": "mm addmm bmm baddbmm mv addmv dot linalg_eigh",
     "exp, log, tanh, roots, powers": "exp exp2 expm1 log log1p tanh sqrt rsqrt sigmoid softplus logaddexp pow lgamma "
-    "tanh_backward sigmoid_backward decode logistic density log_densities responsibilities",
-    "divisions": "div reciprocal slope marginal_gains noise_moment speech_moment harmonic shares minimise move_chain "
-    "move_spectra",
+    "tanh_backward sigmoid_backward decode_ log_likelihood log_mixture responsibility",
+    "divisions": "div reciprocal slope statistics gain_statistics noise_moment speech_moment harmonic_mean filters "
+    "move_chain",
     "random numbers": "normal uniform rand randn random",
-    "sums": "sum mean cumsum logsumexp std var sums",
-    "additions, products": "add sub rsub mul neg square addcmul addcdiv diff abs lerp through bend gradients langevin",
+    "sums": "sum mean cumsum logsumexp std var",
+    "additions, products": "add sub rsub mul neg square addcmul addcdiv diff abs lerp through mixture_gradient",
     "comparisons, choices": "where clamp clamp_min clamp_max lt gt le ge eq ne maximum minimum isfinite nan_to_num "
     "logical_and bitwise_and bitwise_or bitwise_not any all masked_fill decide exchange",
     "copies": "copy cat stack clone fill zero index index_put _to_copy contiguous constant_pad_nd",
@@ -123,16 +124,16 @@ def peak_mib() -> float:
 class Timed:
     """The compiled passes, and the `seconds` that each took."""
 
-    def __init__(self, passes: Any) -> None:
-        self.passes = passes
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        found = choice._loaded() or {}
+        names = {one.__name__ for one in ops.TABLE}
+        self.passes = {name: self._timed(name, found[name]) for name in names & found.keys()}
 
-    def __getattr__(self, name: str) -> Any:
-        run = getattr(self.passes, name)
-
-        def timed(*arguments: Any) -> Any:
+    def _timed(self, name: str, run: Any) -> Any:
+        def timed(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
-            found = run(*arguments)
+            found = run(*arguments, **named)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
             return found
 
@@ -141,14 +142,14 @@ class Timed:
 
 def profile(enhancer: Enhancer, recordings: list[Recording]) -> dict[str, Any]:
     """Seconds of one call by kind of operation. The profiler slows small operations down a little."""
-    passes = Timed(fused._passes)
-    if fused.compiled:
-        fused._passes = passes  # type: ignore[assignment]
+    passes, loaded = Timed(), choice._loaded
+    if passes.passes:
+        choice._loaded = lambda: passes.passes  # type: ignore[assignment]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         begin = time.perf_counter()
         enhancer.many(recordings)
         total = time.perf_counter() - begin
-    fused._passes = passes.passes
+    choice._loaded = loaded
     spent = dict.fromkeys([*KINDS, REST], 0.0)
     for event in profiler.key_averages():
         spent[kind_of(event.key)] += event.self_cpu_time_total / 1e6

@@ -82,7 +82,6 @@ ROOMS = [
     "media",
     "features",
     "data",
-    "fused",
     "models",
     "guides",
     "inference",

@@ -132,7 +132,8 @@ class _Engine:
         self.gain = power.new_ones(len(sources), *power.shape[:-1])
         self.gain_prior = GainPrior(*config.gain_prior)
         self.workspace = Workspace()
-        numbers = power.numel() * len(sources) * config.chains
+        # Of one recording: what else is in a batch with it decides nothing.
+        numbers = power.shape[-2:].numel() * len(sources) * config.chains
         ops.expect(numbers, moves=config.steps, iterations=config.iterations)
 
     def run(self, stretch: Phase) -> Iterator[EMState]:

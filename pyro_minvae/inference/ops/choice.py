@@ -1,8 +1,9 @@
 """Torch or Numba: by which of the two the passes of the table (`ops`) run.
 
-Loading the compiled passes takes half a second, and compiling them, once after an installation, ten times as long. So
-loops say how much they are about to do (`expect`), and the passes are loaded once a process has enough to do to be
-paid for it. PYRO_MINVAE_PASSES=torch or =numba decides it beforehand, `using` for a while.
+Loading the compiled passes takes a third of a second, and compiling them, once after an installation, some ten seconds.
+So a loop says how much it is about to do (`expect`), and the passes serve it if that is enough. What decides is the
+recording and the settings alone, so that the same recording gets the same passes whatever came before it.
+PYRO_MINVAE_PASSES=torch or =numba decides it for all, `using` for a while.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pyro_minvae.inference.ops.arrays import UnfitError
 
 VARIABLE = "PYRO_MINVAE_PASSES"
 CHOICES = ("auto", "numba", "torch")
-# Frames x bins x moves after which the compiled passes have saved what it takes to load them; about 2.5 ns each.
-WORTHWHILE = 200e6
+# Frames x bins x moves of a loop for which the compiled passes are loaded. They save some 2.5 ns each, a third of what
+# it takes to load them; a process that does one such loop mostly does several. Ten seconds of sound by "fast".
+WORTHWHILE = 40e6
 # What an M-step goes over is as much as so many moves.
 M_STEP = 5
 
@@ -29,7 +31,8 @@ R = TypeVar("R")
 Passes = Mapping[str, Callable[..., Any]]
 
 _in_use: Passes | None = None
-_done = 0.0
+# What `using` says.
+_forced: str | None = None
 
 
 def chosen_by_size(formula: Callable[P, R]) -> Callable[P, R]:
@@ -51,17 +54,17 @@ def chosen_by_size(formula: Callable[P, R]) -> Callable[P, R]:
 
 
 def expect(numbers: float, *, moves: int, iterations: int) -> None:
-    """A loop is about to go over `numbers` (frames x bins of all chains), `moves` times in each of its iterations.
+    """A loop is about to go over `numbers` (frames x bins of a recording), `moves` times in each of its iterations.
+
+    Until the next one says so.
 
     Raises:
         InputError: if PYRO_MINVAE_PASSES is none of its words, or asks for Numba and it cannot be loaded.
     """
-    global _in_use, _done
-    choice = _choice()
-    _done += numbers * (moves + M_STEP) * iterations
-    if _in_use is not None or choice == "torch" or (choice == "auto" and _done < WORTHWHILE):
-        return
-    _in_use = _loaded()
+    global _in_use
+    choice = _forced or _choice()
+    enough = numbers * (moves + M_STEP) * iterations >= WORTHWHILE
+    _in_use = _loaded() if choice == "numba" or (choice == "auto" and enough) else None
     if _in_use is None and choice == "numba":
         raise InputError(f"{VARIABLE}: expected Numba to be installed, found that it cannot be loaded")
 
@@ -69,12 +72,12 @@ def expect(numbers: float, *, moves: int, iterations: int) -> None:
 @contextmanager
 def using(choice: str) -> Iterator[None]:
     """Passes by "torch" or "numba" (torch, if it cannot be loaded), whatever the work."""
-    global _in_use
-    before, _in_use = _in_use, _loaded() if choice == "numba" else None
+    global _in_use, _forced
+    before, _forced, _in_use = (_in_use, _forced), choice, _loaded() if choice == "numba" else None
     try:
         yield
     finally:
-        _in_use = before
+        _in_use, _forced = before
 
 
 def compiled() -> bool:

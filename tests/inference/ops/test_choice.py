@@ -12,16 +12,29 @@ from pyro_minvae.inference.ops import choice
 @pytest.fixture(autouse=True)
 def unused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_in_use", None)
-    monkeypatch.setattr(choice, "_done", 0.0)
+    monkeypatch.setattr(choice, "_forced", None)
     monkeypatch.delenv(choice.VARIABLE, raising=False)
 
 
-def test_short_work_is_torchs_and_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    half = choice.WORTHWHILE / 2 / (3 + choice.M_STEP)
-    ops.expect(half / 10, moves=3, iterations=9)
+def test_each_loop_decides_for_itself() -> None:
+    """Whatever came before, so that the same recording gets the same numbers."""
+    least = choice.WORTHWHILE / (3 + choice.M_STEP) / 10
+    for _ in range(3):
+        ops.expect(least, moves=3, iterations=9)
+        assert not ops.compiled()
+        ops.expect(least, moves=3, iterations=10)
+        assert ops.compiled()
+
+
+def test_using_overrules_loops() -> None:
+    with ops.using("torch"):
+        ops.expect(10 * choice.WORTHWHILE, moves=1, iterations=1)
+        assert not ops.compiled()
+    with ops.using("numba"):
+        ops.expect(1, moves=1, iterations=1)
+        assert ops.compiled()
+    ops.expect(1, moves=1, iterations=1)
     assert not ops.compiled()
-    ops.expect(half / 10, moves=3, iterations=12)
-    assert ops.compiled()
 
 
 def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
