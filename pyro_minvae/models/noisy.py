@@ -16,7 +16,7 @@ from pyro_minvae.inference.ops.workspace import Workspace
 from pyro_minvae.models.distributions import as_event, marginal
 from pyro_minvae.models.gain import FLAT, GainPrior
 from pyro_minvae.models.likelihoods import ComplexGaussianPower
-from pyro_minvae.models.noise.base import Noise
+from pyro_minvae.models.noise.base import NoiseModel
 from pyro_minvae.models.speech import SpeechModel, frame_plates
 from pyro_minvae.types import Visual
 
@@ -62,7 +62,7 @@ class NoisyMixture:
     def __init__(
         self,
         sources: Sequence[Source],
-        noise: Noise | Tensor,
+        noise: NoiseModel | Tensor,
         gain_prior: GainPrior = FLAT,
         *,
         proper: bool = False,

@@ -19,8 +19,8 @@ from pyro_minvae.inference.mcem.loop import EMState, mcem
 from pyro_minvae.inference.mcmc.mala import Mala
 from pyro_minvae.inference.mcmc.pyro_kernel import PyroKernel
 from pyro_minvae.models.gain import FLAT, GainPrior
-from pyro_minvae.models.noise.base import Nmf
 from pyro_minvae.models.noise.floor import Floor
+from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.models.noisy import NoisyMixture
 
 SPEAKERS = [

@@ -7,8 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_minvae.inference.ops.minimisers import root_ratio
-from pyro_minvae.models.noise.base import TINY, Nmf
+from pyro_minvae.inference.ops.minimisers import TINY, root_ratio
+from pyro_minvae.models.noise.nmf import Nmf
 
 
 class ArdNmf(Nmf):

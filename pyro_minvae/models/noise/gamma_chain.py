@@ -13,7 +13,9 @@ from torch.distributions import constraints
 from torch.nn.functional import pad
 
 from pyro_minvae.inference import ops
-from pyro_minvae.models.noise.base import TINY, Nmf, flat
+from pyro_minvae.inference.ops.minimisers import TINY
+from pyro_minvae.models.noise.base import flat
+from pyro_minvae.models.noise.nmf import Nmf
 
 # Standard deviation of the log level where it has to be proper: a factor of 20 either way.
 SPREAD = 3.0
