@@ -216,17 +216,45 @@ def test_the_likelier_alpha_is_found_by_infer_discrete(speakers: tuple[str, ...]
     assert seen == {False, True}
 
 
+@pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_predictive_samples_whole_recordings(name: str) -> None:
+def test_predictive_samples_whole_recordings(name: str, parallel: bool) -> None:
     """Mixtures drawn from proper priors, noise and gains too."""
     scene = draw_scene(("standard+plain+student-t", "mixture"), frames=6)
     noise = NOISES[name](scene.power, rank=2, generator=seeded())
-    found = Predictive(NoisyMixture(scene.sources, noise, proper=True), num_samples=5)()
+    program = NoisyMixture(scene.sources, noise, proper=True)
+    found = Predictive(program, num_samples=5, parallel=parallel)()
     assert found["x"].shape == (5, *scene.power.shape)
     assert bool((found["x"] > 0).all())
     assert {"W", "gain", "z_0", "z_1", "w_0", "alpha_1"} <= set(found)
     assert bool((found["gain"] > 0).all())
     assert len(found["noise"][..., 0, 0].unique()) == 5
+
+
+@pytest.mark.parametrize("speakers", [*SPEAKERS[:3], *SPEAKERS[5:8]])
+@pytest.mark.parametrize("name", NOISES)
+def test_plates_around_the_program_are_so_many_recordings(name: str, speakers: tuple[str, ...]) -> None:
+    """Draws in parallel have the shapes of draws one by one, and each its own density, with flat priors too."""
+    scene = draw_scene(speakers, frames=6)
+    noise = NOISES[name](scene.power, rank=2, generator=seeded())
+    proper, flat = (
+        NoisyMixture(scene.sources, noise, GAINS[1], proper=one, summed=True) for one in (True, False)
+    )
+    coupled = any(source.model.coupled for source in scene.sources)
+    drawn = poutine.trace(pyro.plate("particles", 3, dim=-1 if coupled else -2)(proper)).get_trace()
+    sites = {n: drawn.nodes[n]["value"] for n in drawn.stochastic_nodes if n not in ("particles", "frames")}
+    assert sites["x"].shape == (3, *scene.power.shape)
+    whole = poutine.condition(pyro.plate("particles", 3, dim=-1 if coupled else -2)(flat), sites)
+    total = poutine.trace(whole).get_trace().log_prob_sum().detach()
+    alone = 0.0
+    for k in range(3):
+        # Sites outside the plate of frames have a one in its place.
+        own = {
+            site: value[k] if coupled or site == "x" or site[:2] in ("z_", "w_") else value[k, 0]
+            for site, value in sites.items()
+        }
+        alone += float(poutine.trace(poutine.condition(flat, own)).get_trace().log_prob_sum().detach())
+    assert float(total) == pytest.approx(alone, rel=1e-11)
 
 
 def test_flat_priors_cannot_be_sampled_and_wrong_shapes_are_refused() -> None:

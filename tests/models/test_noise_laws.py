@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyro
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pyro_minvae.inference.mcem.statistics import Statistics
 from pyro_minvae.models.noise.ard import ArdNmf
+from pyro_minvae.models.noise.gamma_chain import SPREAD
 from pyro_minvae.models.noise.nmf import Nmf, stack
 
 NAMES = sorted(MODELS)
@@ -180,6 +182,25 @@ def test_log_prior_is_that_of_the_pyro_sites(name: str, batch: tuple[int, ...]) 
     trace = poutine.trace(poutine.condition(model.sites, data=model.site_values())).get_trace()
     torch.testing.assert_close(trace.log_prob_sum(), model.log_prior().sum())
     torch.testing.assert_close(trace.nodes["_RETURN"]["value"], model.variance())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "ard" not in name])
+def test_proper_priors_expect_noise_as_loud_as_the_mixture(name: str) -> None:
+    """The mean power is that of the mixture; of chains, the middle of the level (derivations, eq. 12.35)."""
+    problem = make_problem(2, spread=0.5)
+    model, drawn = make_model(name, problem.power), []
+    pyro.set_rng_seed(0)
+    for _ in range(1500):
+        trace = poutine.trace(lambda: model.sites(proper=True)).get_trace()
+        level = trace.nodes.get("level")
+        drawn.append(trace.nodes["_RETURN"]["value"].mean() if level is None else level["value"])
+    values = torch.stack(drawn)
+    if "chain" in name:
+        away = values - model.loudness.log()
+        assert abs(float(away.mean())) < 0.3
+        assert float(away.std()) == pytest.approx(SPREAD, rel=0.1)
+    else:
+        assert float(values.mean()) == pytest.approx(float(problem.power.mean()), rel=0.1)
 
 
 @every_model

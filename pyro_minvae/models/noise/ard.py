@@ -64,7 +64,8 @@ class ArdNmf(Nmf):
 
         def factor(name: str, size: int) -> Tensor:
             mean = scale[..., None].expand(*scale.shape, size)
-            return pyro.sample(name, dist.Exponential(1 / mean).to_event(mean.dim()))
+            # Plates around the program stand in front.
+            return pyro.sample(name, dist.Exponential(1 / mean).to_event(self.W.dim()))
 
         W, A = factor("W", bins), factor(self._activations, self.A.shape[-1])
         return (W.mT @ self._spread(A)).mT + TINY

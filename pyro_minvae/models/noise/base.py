@@ -22,7 +22,7 @@ class NoiseModel(Protocol):
 
     `sites` defines the prior p(theta) as a Pyro program, the one of `NoisyMixture`; `log_prior` is its log density at
     the parameters as they are, and `em_step` a step of theta that EM takes. The objective of a recording is
-    -mean_r sum [log V + |x|^2 / V] + `log_prior()` (derivations, eq. 12.33).
+    -mean_r sum [log V + |x|^2 / V] + `log_prior()` (derivations, eqs. 6.50 and 12.1).
     """
 
     def variance(self) -> Tensor:

@@ -69,7 +69,8 @@ class ChainNmf(Nmf):
     def sites(self, *, proper: bool = False) -> Tensor:
         """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, and "steps" [..., K, M - 1], log e.
 
-        e ~ Gamma(s, s); the level is flat, or normal around that of noise as loud as the mixture.
+        e ~ Gamma(s, s); the level is flat, or normal around that of noise as loud as the mixture (derivations, eqs.
+        12.34, 12.35).
         """
         W = self._spectra_site()
         shape = self.A.shape[:-1]

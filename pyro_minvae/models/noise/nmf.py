@@ -125,7 +125,7 @@ class Nmf:
     def sites(self, *, proper: bool = False) -> Tensor:
         """Sites "W" [..., K, F], Dirichlet(1), and the activations "H" [..., K, N], or "A" [..., K, M] where H = A B.
 
-        These are flat, or Exponential with noise as loud as the mixture for a mean.
+        These are flat, or Exponential with noise as loud as the mixture for a mean (derivations, eqs. 12.33, 12.35).
         """
         W = self._spectra_site()
         if proper:
