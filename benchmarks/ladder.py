@@ -52,7 +52,7 @@ from pyro_minvae.inference.mcem.statistics import MixtureStatistics
 from pyro_minvae.inference.mcem.wiener import masks
 from pyro_minvae.media.audio import mono, read_audio, resample
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.pipelines.enhancer import Enhancer
 from pyro_minvae.systems.build import noise_model
 from pyro_minvae.types import MouthCrops, Visual
@@ -158,7 +158,7 @@ def oracle_masks(enhancer: Enhancer, plan: Plan, truth: Truth, seed: int) -> dic
     generator = torch.Generator().manual_seed(seed)
     true_noise = Nmf(truth.noise, rank=plan.true_rank, generator=generator)
     for _ in range(FITTING):
-        true_noise.update(MixtureStatistics(truth.noise))
+        true_noise.em_step(MixtureStatistics(truth.noise))
     variance = true_noise.variance()
     found = {}
     if recipe.guide.kind != "visual":
@@ -191,7 +191,7 @@ def with_known_speech(sigma: Tensor, noise: Nmf, power: Tensor, enhancer: Enhanc
     """The filter after EM's M-steps of noise and gain at fixed sigma [N, F]."""
     gain, variance = torch.ones(len(power)), noise.variance()
     for _ in range(enhancer.recipe.inference.iterations):
-        noise.update(MixtureStatistics(power, (gain[:, None] * sigma)[None, None]))
+        noise.em_step(MixtureStatistics(power, (gain[:, None] * sigma)[None, None]))
         variance = noise.variance()
         gain = next_gain(gain, sigma, variance, power, enhancer)
     return masks((gain[:, None] * sigma)[None, None], variance)[0]

@@ -21,7 +21,7 @@ from pyro_minvae.inference.mcem.statistics import MixtureStatistics
 from pyro_minvae.inference.ops.minimisers import root_ratio
 from pyro_minvae.media.audio import mono, read_audio
 from pyro_minvae.media.files import atomic
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.types import Utterance
 
 STFT = Stft()
@@ -75,7 +75,7 @@ def _basis(utterances: list[Utterance], rank: int, seconds: float | None) -> Ten
     power = torch.cat(frames) + QUIETEST
     nmf = Nmf(power, rank=rank, generator=torch.Generator().manual_seed(0))
     for _ in range(UPDATES):
-        nmf.update(MixtureStatistics(power))
+        nmf.em_step(MixtureStatistics(power))
     return nmf.W
 
 
@@ -97,7 +97,7 @@ def nmf_system(file: Path) -> System:
         spectra = torch.cat([bases[name] for name in names], -1)
         nmf = SpeakerNmf(power, spectra=spectra, free=free, generator=generator)
         for _ in range(SEPARATING):
-            nmf.update(MixtureStatistics(power))
+            nmf.em_step(MixtureStatistics(power))
         sizes = [bases[name].shape[-1] for name in names] + [free]
         parts = [(W @ H).mT for W, H in zip(nmf.W.split(sizes, -1), nmf.H.split(sizes, -2), strict=True)]
         masks = torch.stack(parts[:-1]) / torch.stack(parts).sum(0)

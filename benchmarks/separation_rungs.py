@@ -31,7 +31,7 @@ from pyro_minvae.inference.mcem.statistics import MixtureStatistics
 from pyro_minvae.inference.mcem.wiener import masks
 from pyro_minvae.media.audio import resample
 from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.models.noisy import Source
 from pyro_minvae.pipelines.mcem_solver import Block, Denoiser
 from pyro_minvae.pipelines.separator import Separator
@@ -131,7 +131,7 @@ def filters(rung: str, truth: Truth, task: Task, separator: Separator, recipe: R
     if rung == NOISE:
         noise = Nmf(truth.noise, rank=TRUE_RANK, generator=generator)
         for _ in range(FITTING):
-            noise.update(MixtureStatistics(truth.noise))
+            noise.em_step(MixtureStatistics(truth.noise))
     else:
         rate = recipe.stft.rate / recipe.stft.hop
         noise = noise_model(
@@ -144,7 +144,7 @@ def filters(rung: str, truth: Truth, task: Task, separator: Separator, recipe: R
     # As often as the loop would: noise models learn the speech too, if they are given the time.
     for _ in range(recipe.inference.iterations):
         if rung != NOISE:
-            noise.update(MixtureStatistics(truth.power, (gain[..., None] * sigma)[:, None]))
+            noise.em_step(MixtureStatistics(truth.power, (gain[..., None] * sigma)[:, None]))
         if rung != GAINS and recipe.inference.gain:
             gain = next_gains(gain, sigma, noise.variance(), truth.power, recipe)
     return masks((gain[..., None] * sigma)[:, None], noise.variance())

@@ -31,7 +31,7 @@ from pyro_minvae.evaluation.mixing import mix_speakers
 from pyro_minvae.evaluation.plots import draw
 from pyro_minvae.features.stft import analyse, power, synthesise
 from pyro_minvae.inference.mcem.wiener import masks
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.models.noisy import NoisyMixture, Source
 from pyro_minvae.systems.system import System
 from pyro_minvae.types import Visual

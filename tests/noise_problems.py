@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyro_minvae.inference.mcem.statistics import Statistics
 from pyro_minvae.models.noise.ard import ArdNmf
-from pyro_minvae.models.noise.base import Nmf, stationary
 from pyro_minvae.models.noise.gamma_chain import ChainNmf
+from pyro_minvae.models.noise.nmf import Nmf
+from pyro_minvae.models.noise.stationary import stationary
 
 Make = Callable[..., Nmf]
 # Each is called as make(power, generator=..., rank=...); stationary noise has no rank.

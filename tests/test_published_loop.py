@@ -33,7 +33,7 @@ from pyro_minvae.inference.mcem.schedule import exponent_of
 from pyro_minvae.inference.mcem.statistics import MixtureStatistics
 from pyro_minvae.inference.mcem.targets import marginal_target, mean_field_target
 from pyro_minvae.inference.mcem.wiener import masks
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 
 PAPER = {"kernel": "metropolis", "step_size": 0.1, "average": 1}
 
@@ -87,7 +87,7 @@ def test_noise_updates_are_those_of_the_package() -> None:
     W, H = noise.W.numpy().copy(), noise.H.numpy().copy()
     variances = torch.rand((4, *scene.power.shape), dtype=torch.float64) + 0.1
     for _ in range(3):
-        noise.update(MixtureStatistics(scene.power, variances[None]))
+        noise.em_step(MixtureStatistics(scene.power, variances[None]))
         statistics = marginal_statistics(scene.power.T.numpy(), variances.mT.numpy())
         W, H = update_noise(W, H, statistics, 0.5)
     np.testing.assert_allclose(W, noise.W.numpy(), rtol=1e-10)

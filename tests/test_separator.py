@@ -256,7 +256,7 @@ def test_the_floor_is_below_the_mean_spectrum() -> None:
     floor = Floor(power, level=-20.0)
     torch.testing.assert_close(floor.variance(), (0.01 * power.mean(-2, keepdim=True)).expand_as(power))
     before = floor.variance().clone()
-    floor.update(Statistics(lambda noise: (1 / noise, noise)))
+    floor.em_step(Statistics(lambda noise: (1 / noise, noise)))
     torch.testing.assert_close(floor.variance(), before, rtol=0, atol=0)
     torch.testing.assert_close(floor.sites(), before, rtol=0, atol=0)
     assert floor.log_prior().tolist() == [0.0, 0.0]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
@@ -41,8 +42,14 @@ class _Power(dist.ImproperUniform):
         self.exponent = exponent
         super().__init__(constraints.independent(constraints.positive, len(shape)), (), tuple(shape))
 
+    def expand(self, batch_shape: Sequence[int], _instance: _Power | None = None) -> _Power:
+        new = self._get_checked_instance(_Power, _instance)
+        new.exponent = self.exponent
+        return super().expand(batch_shape, new)
+
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.exponent * value.log().sum(tuple(range(value.dim() - len(self.event_shape), value.dim())))
+        total = value.log().sum(tuple(range(-self.event_dim, 0)))
+        return self.exponent * total.expand(torch.broadcast_shapes(total.shape, self.batch_shape))
 
 
 FLAT = GainPrior(1.0, 0.0)

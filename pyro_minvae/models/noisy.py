@@ -16,7 +16,7 @@ from pyro_minvae.inference.ops.workspace import Workspace
 from pyro_minvae.models.distributions import as_event, marginal
 from pyro_minvae.models.gain import FLAT, GainPrior
 from pyro_minvae.models.likelihoods import ComplexGaussianPower
-from pyro_minvae.models.noise.base import Noise
+from pyro_minvae.models.noise.base import NoiseModel
 from pyro_minvae.models.speech import SpeechModel, frame_plates
 from pyro_minvae.types import Visual
 
@@ -41,7 +41,7 @@ class Source(NamedTuple):
 class NoisyMixture:
     """p(W, H, g, alpha, z, w, x | v): a noisy recording, x_fn ~ N_c(0, sum_j g_jn sigma_f(z_jn) / w_jfn + (W H)_fn).
 
-    (derivations, eqs. 6.1, 6.2, 7.1 and sec. 12)
+    (derivations, eqs. 6.2, 6.49 and 7.1)
 
     Sites: those of the noise model, "W" [K, F] and "H" [K, N] for NMF (see its `sites`); "gain" [J, N]; for each
     speaker j "alpha_j" (mixture priors), "z_j" [N, L] and "w_j" [N, F] (heavy-tailed speech); the deterministic "noise"
@@ -49,7 +49,7 @@ class NoisyMixture:
     The engine (`inference.mcem`) computes the same density without handlers, and a test keeps the two equal.
 
     Maximum likelihood is a flat prior, an improper site: it can be conditioned on, not sampled. `proper` puts vague
-    ones in their place, for NUTS and `Predictive`.
+    ones in their place, for NUTS and `Predictive` (eq. 12.35).
 
     Args:
         sources: the speakers; their `start` is not used.
@@ -62,7 +62,7 @@ class NoisyMixture:
     def __init__(
         self,
         sources: Sequence[Source],
-        noise: Noise | Tensor,
+        noise: NoiseModel | Tensor,
         gain_prior: GainPrior = FLAT,
         *,
         proper: bool = False,
@@ -77,29 +77,30 @@ class NoisyMixture:
         Raises:
             ValueError: if the power has another number of frames or bins than the noise.
         """
-        noise = self.noise if isinstance(self.noise, Tensor) else self.noise.sites(proper=self.proper)
-        if power is not None and power.shape != noise.shape:
-            raise ValueError(f"expected power of shape {list(noise.shape)}, got {list(power.shape)}")
-        gain = self._gain(noise)
-        shape = tuple(noise.shape[:-1])
-        with frame_plates(shape, any(source.model.coupled for source in self.sources)) as event_dim:
+        known = self.noise if isinstance(self.noise, Tensor) else self.noise.variance()
+        if power is not None and power.shape != known.shape:
+            raise ValueError(f"expected power of shape {list(known.shape)}, got {list(power.shape)}")
+        shape = tuple(known.shape[:-1])
+        coupled = any(source.model.coupled for source in self.sources)
+        plates = len(shape) - int(coupled)
+        noise = known if isinstance(self.noise, Tensor) else self.noise.sites(proper=self.proper)
+        noise = _among_frames(noise, known.dim(), plates)
+        gain = _among_frames(self._gain(known.new_ones(len(self.sources), *shape)), known.dim(), plates)
+        with frame_plates(shape, coupled) as event_dim:
             variance = pyro.deterministic("noise", noise, event_dim=event_dim)
             for index, source in enumerate(self.sources):
                 speech = self._speech(source, index, shape, event_dim)
-                variance = variance + gain[index][..., None] * speech
+                variance = variance + gain.select(-known.dim(), index)[..., None] * speech
             law = ComplexGaussianPower(variance.log(), validate_args=False)
             return pyro.sample("x", law.to_event(event_dim), obs=power)
 
-    def _gain(self, noise: Tensor) -> Tensor:
-        """The site of g [J, N], one event, since the plate of frames has no place for speakers."""
-        shape = (len(self.sources), *noise.shape[:-1])
+    def _gain(self, ones: Tensor) -> Tensor:
+        """The site of g [J, ..., N], one event, since the plate of frames has no place for speakers."""
         a, b = self.gain_prior
         if b == 0 and not self.proper:
-            prior: TorchDistribution = self.gain_prior.flat(shape)
+            prior: TorchDistribution = self.gain_prior.flat(ones.shape)
         else:
-            # Made anew, so that a drawing of the model shows no arrow from the noise.
-            like = torch.ones(shape, dtype=noise.dtype, device=noise.device)
-            prior = dist.Gamma(a * like, (b if b > 0 else VAGUE) * like).to_event(len(shape))
+            prior = dist.Gamma(a * ones, (b if b > 0 else VAGUE) * ones).to_event(ones.dim())
         return pyro.sample("gain", prior)
 
     def _speech(self, source: Source, index: int, shape: tuple[int, ...], event_dim: int) -> Tensor:
@@ -118,6 +119,18 @@ class NoisyMixture:
         variance = model.variance(z, visual)
         weight = model.likelihood.sample_weight(f"w_{index}", variance, event_dim)
         return variance if weight is None else variance / weight
+
+
+def _among_frames(value: Tensor, event: int, plates: int) -> Tensor:
+    """A site from outside the plates of frames, as what is inside them meets it.
+
+    Where more plates stand around the program (vectorised particles, `Predictive` in parallel) its shape is
+    [P, 1, .., 1, *event], with ones for the plates of frames, whose dimensions are among the event's. `Predictive`
+    gives draws of a posterior back without these ones.
+    """
+    outer = value.dim() - event
+    ones = plates if outer > plates else 0
+    return value.reshape(*value.shape[: outer - ones], *value.shape[outer:])
 
 
 def log_likelihood(power: Tensor, variance: Tensor, workspace: Workspace | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from pyro_minvae.config.schema import Recipe, Stft
 from pyro_minvae.inference.mcem.loop import EMState, mcem
 from pyro_minvae.inference.mcem.schedule import exponent_of
 from pyro_minvae.inference.mcmc.draws import Streams
-from pyro_minvae.models.noise.base import Nmf, stack
+from pyro_minvae.models.noise.nmf import Nmf, stack
 from pyro_minvae.models.noisy import Source
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.systems.build import noise_model

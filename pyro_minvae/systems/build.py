@@ -19,10 +19,11 @@ from pyro_minvae.models.decoders import ContextDecoder, SpectralDecoder, VisualD
 from pyro_minvae.models.likelihoods import ComplexGaussian, Likelihood, StudentT
 from pyro_minvae.models.networks import AudioWeight, ContextNetwork, JointNetwork
 from pyro_minvae.models.noise.ard import ArdNmf
-from pyro_minvae.models.noise.base import Nmf, published, stationary
 from pyro_minvae.models.noise.floor import Floor
 from pyro_minvae.models.noise.gamma_chain import ChainNmf
 from pyro_minvae.models.noise.low_energy import low_energy_frames, low_energy_spectra
+from pyro_minvae.models.noise.nmf import Nmf, published
+from pyro_minvae.models.noise.stationary import stationary
 from pyro_minvae.models.priors import (
     Ar1Prior,
     MixturePrior,

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_minvae.config.schema import Inference
 from pyro_minvae.inference.mcem import loop as module
 from pyro_minvae.inference.mcmc.base import ChainInfo, ChainState, LogDensity
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.models.noisy import Source
 from pyro_minvae.models.speech import SpeechModel
 from pyro_minvae.types import Visual

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_minvae.inference.switching.engine import SwitchingEngine
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 
 
 def noise_of(power: Tensor) -> Nmf:

@@ -16,7 +16,7 @@ from pyro_minvae.inference.mcem.e_step import _Memory, chosen
 from pyro_minvae.inference.mcem.loop import EMState, mcem
 from pyro_minvae.inference.mcmc.base import Target
 from pyro_minvae.inference.ops import workspace
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 
 KERNELS = get_args(Inference.model_fields["kernel"].annotation)
 SPEAKERS = [("visual-mixture",), ("ar1+context",), ("mixture", "visual+plain+student-t")]

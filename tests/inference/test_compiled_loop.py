@@ -15,8 +15,8 @@ from pyro_minvae.config.schema import Inference
 from pyro_minvae.inference import ops
 from pyro_minvae.inference.mcem.loop import EMState, mcem
 from pyro_minvae.inference.ops import choice
-from pyro_minvae.models.noise.base import Nmf
 from pyro_minvae.models.noise.gamma_chain import ChainNmf
+from pyro_minvae.models.noise.nmf import Nmf
 
 pytestmark = pytest.mark.skipif(choice._loaded() is None, reason="Numba cannot be loaded")
 

@@ -17,7 +17,7 @@ from pyro_minvae.inference.mcem.loop import EMState, mcem
 from pyro_minvae.inference.mcem.statistics import Statistics
 from pyro_minvae.inference.mcmc.base import ChainInfo, ChainState, LogDensity
 from pyro_minvae.models.distributions import factors
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.models.noisy import Source
 from pyro_minvae.types import Visual
 
@@ -31,7 +31,7 @@ SPEAKERS = [*((kind,) for kind in (*KINDS, *HEAVY[1:])), TWO]
 class Still(Nmf):
     """Noise that stays as it is, so that only the gains move."""
 
-    def update(self, statistics: Statistics) -> None:
+    def em_step(self, statistics: Statistics) -> None:
         pass
 
 

@@ -25,7 +25,7 @@ from pyro_minvae.inference.mcmc.independence import Independence
 from pyro_minvae.inference.mcmc.laplace import Laplace
 from pyro_minvae.inference.mcmc.mala import Mala
 from pyro_minvae.inference.mcmc.metropolis import Metropolis
-from pyro_minvae.models.noise.base import stack
+from pyro_minvae.models.noise.nmf import stack
 from pyro_minvae.models.noisy import Source
 from pyro_minvae.models.priors import StandardPrior
 from pyro_minvae.models.speech import SpeechModel

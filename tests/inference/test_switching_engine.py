@@ -13,7 +13,7 @@ from pyro_minvae.config.switching import SwitchConfig
 from pyro_minvae.inference.mcmc.draws import Streams
 from pyro_minvae.inference.switching.engine import UNLED, Mode, SwitchingEngine, SwitchState
 from pyro_minvae.inference.switching.speakers import switching_em
-from pyro_minvae.models.noise.base import stack
+from pyro_minvae.models.noise.nmf import stack
 from pyro_minvae.models.noisy import Source
 from pyro_minvae.types import Visual
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyro_minvae.inference.mcem.statistics import Statistics
-from pyro_minvae.models.noise.base import Nmf, published, raised_cosine_basis
+from pyro_minvae.models.noise.nmf import Nmf, published, raised_cosine_basis
 
 BATCHES = st.sampled_from([(), (2,), (2, 3)])
 
@@ -74,7 +74,7 @@ def assert_factors_are_proper(nmf: Nmf) -> None:
 def test_updates_never_lower_the_marginal_objective(problem: Problem) -> None:
     before = first = problem.objective()
     for _ in range(4):
-        problem.nmf.update(marginal_statistics(problem.speech, problem.power))
+        problem.nmf.em_step(marginal_statistics(problem.speech, problem.power))
         after = problem.objective()
         assert after >= before - 1e-9 * abs(before)
         assert_factors_are_proper(problem.nmf)
@@ -90,7 +90,7 @@ def test_updates_never_lower_the_mean_field_objective(problem: Problem) -> None:
     alone = problem._replace(speech=torch.zeros_like(problem.speech[:1, :1]))
     before = alone.objective()
     for _ in range(4):
-        alone.nmf.update(mean_field_statistics(alone.power))
+        alone.nmf.em_step(mean_field_statistics(alone.power))
         after = alone.objective()
         assert after >= before - 1e-9 * abs(before)
         assert_factors_are_proper(alone.nmf)
@@ -118,7 +118,7 @@ def test_an_update_is_the_published_one(smooth: float) -> None:
     A, W = A * W.sum(0)[:, None], W / W.sum(0)
     P, Q = means(W, A)
     A = A * np.sqrt((W.T @ P @ B.T) / (W.T @ Q @ B.T))
-    nmf.update(marginal_statistics(speech, power))
+    nmf.em_step(marginal_statistics(speech, power))
     np.testing.assert_allclose(nmf.W.numpy(), W, rtol=1e-12)
     np.testing.assert_allclose(nmf.A.numpy(), A, rtol=1e-12)
     np.testing.assert_allclose(nmf.variance().numpy(), (W @ A @ B).T, rtol=1e-12)
@@ -133,7 +133,7 @@ def test_planted_statistics_lower_the_objective(fault: str) -> None:
         power = 4 * torch.rand(6, 5, generator=generator, dtype=torch.float64)
         problem = Problem(speech, power, Nmf(power, rank=2, generator=generator))
         for _ in range(20):
-            problem.nmf.update(marginal_statistics(speech, power))
+            problem.nmf.em_step(marginal_statistics(speech, power))
         right = marginal_statistics(speech, power)
 
         def wrong(noise: Tensor, right=right, power=power) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
@@ -146,7 +146,7 @@ def test_planted_statistics_lower_the_objective(fault: str) -> None:
             return faulty[fault]
 
         before = problem.objective()
-        problem.nmf.update(Statistics(wrong))
+        problem.nmf.em_step(Statistics(wrong))
         lowered += problem.objective() < before - 1e-6
     assert lowered > 5
 
@@ -157,7 +157,7 @@ def test_columns_sum_to_one_and_the_product_stays() -> None:
     nmf.W = nmf.W * torch.tensor([0.1, 3.0, 50.0], dtype=torch.float64)
     before = nmf.variance()
     # P = Q asks for no change, so that only the normalisation acts.
-    nmf.update(Statistics(lambda noise: (torch.ones_like(noise), torch.ones_like(noise))))
+    nmf.em_step(Statistics(lambda noise: (torch.ones_like(noise), torch.ones_like(noise))))
     assert_factors_are_proper(nmf)
     torch.testing.assert_close(nmf.variance(), before)
 
@@ -169,7 +169,7 @@ def test_noise_alone_is_learnt() -> None:
     variance = envelope[:, None] * spectrum
     nmf = Nmf(variance, rank=1, generator=generator)
     for _ in range(60):
-        nmf.update(mean_field_statistics(variance))
+        nmf.em_step(mean_field_statistics(variance))
     torch.testing.assert_close(nmf.variance(), variance, rtol=1e-6, atol=0)
 
 
@@ -213,7 +213,7 @@ def test_smooth_activations_cannot_follow_a_click() -> None:
     def of_click(smooth: float) -> float:
         nmf = Nmf(power, rank=2, smooth=smooth, generator=torch.Generator().manual_seed(0))
         for _ in range(50):
-            nmf.update(mean_field_statistics(power))
+            nmf.em_step(mean_field_statistics(power))
         return float(nmf.variance()[30].mean())
 
     assert of_click(0.0) > 50
@@ -246,5 +246,5 @@ def test_bad_arguments_are_refused() -> None:
 def test_silence_stays_finite() -> None:
     nmf = Nmf(torch.zeros(5, 4), rank=2)
     for _ in range(5):
-        nmf.update(marginal_statistics(torch.full((1, 1, 5, 4), 1e-4), torch.zeros(5, 4)))
+        nmf.em_step(marginal_statistics(torch.full((1, 1, 5, 4), 1e-4), torch.zeros(5, 4)))
         assert_factors_are_proper(nmf)

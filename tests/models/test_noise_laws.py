@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyro
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from pyro_minvae.inference.mcem.statistics import Statistics
 from pyro_minvae.models.noise.ard import ArdNmf
-from pyro_minvae.models.noise.base import Nmf, stack
+from pyro_minvae.models.noise.gamma_chain import SPREAD
+from pyro_minvae.models.noise.nmf import Nmf, stack
 
 NAMES = sorted(MODELS)
 every_model = pytest.mark.parametrize("name", NAMES)
@@ -38,7 +40,7 @@ def test_an_update_never_lowers_the_map_objective(problem: Problem, name: str, r
     before = first = problem.objective(model)
     assert before.shape == problem.power.shape[:-2]
     for _ in range(4):
-        model.update(problem.statistics())
+        model.em_step(problem.statistics())
         after = problem.objective(model)
         assert bool((after >= before - 1e-9 * (before.abs() + problem.power[0].numel())).all())
         assert_factors_are_proper(model)
@@ -53,7 +55,7 @@ def test_the_objective_never_falls_over_thousands_of_updates(name: str) -> None:
     model = make_model(name, problem.power)
     values = [problem.objective(model)]
     for _ in range(2000):
-        model.update(problem.statistics())
+        model.em_step(problem.statistics())
         values.append(problem.objective(model))
     curve = torch.stack(values)
     assert float((curve[1:] - curve[:-1]).min()) > -1e-9 * float(curve.abs().max())
@@ -76,7 +78,7 @@ def test_fixed_points_have_no_gradient(name: str) -> None:
 
     assert steepest() > 0.5
     for _ in range(6000):
-        model.update(problem.statistics())
+        model.em_step(problem.statistics())
     assert steepest() < 1e-3
 
 
@@ -86,7 +88,7 @@ def test_float32_stays_finite_for_4000_updates(name: str) -> None:
     model = make_model(name, problem.power, rank=6)
     first = problem.objective(model)
     for _ in range(4000):
-        model.update(problem.statistics())
+        model.em_step(problem.statistics())
     assert_factors_are_proper(model)
     assert model.variance().dtype == torch.float32
     assert float(problem.objective(model)) > float(first)
@@ -118,7 +120,7 @@ def test_degenerate_recordings_stay_finite(name: str, case: str, dtype: torch.dt
     problem = DEGENERATE[case]().to(dtype)
     model = make_model(name, problem.power, rank=7)
     for _ in range(100):
-        model.update(problem.statistics())
+        model.em_step(problem.statistics())
     assert_factors_are_proper(model)
     assert model.variance().shape == problem.power.shape
 
@@ -132,11 +134,11 @@ def test_recordings_of_a_batch_do_not_meet(name: str) -> None:
         for key, value in factors(whole).items():
             setattr(part, key, value[index])
     for _ in range(5):
-        whole.update(problem.statistics())
+        whole.em_step(problem.statistics())
     for index, part in enumerate(parts):
         own = Problem(problem.speech[:, :, index], problem.power[index])
         for _ in range(5):
-            part.update(own.statistics())
+            part.em_step(own.statistics())
         torch.testing.assert_close(part.variance(), whole.variance()[index])
         torch.testing.assert_close(part.log_prior(), whole.log_prior()[index])
 
@@ -153,12 +155,12 @@ def test_a_padded_batch_updates_each_recording_as_if_alone(name: str) -> None:
 
     statistics = Statistics(problem.statistics(), valid=inside)
     for _ in range(20):
-        whole.update(statistics)
+        whole.em_step(statistics)
         assert_factors_are_proper(whole)
     for b, (part, frames) in enumerate(zip(parts, lengths, strict=True)):
         own = Problem(problem.speech[:, :, b, :frames], problem.power[b, :frames])
         for _ in range(20):
-            part.update(own.statistics())
+            part.em_step(own.statistics())
         torch.testing.assert_close(part.variance(), whole.variance()[b, :frames], rtol=1e-6, atol=0)
         torch.testing.assert_close(part.log_prior(), whole.log_prior()[b])
 
@@ -176,10 +178,29 @@ def test_log_prior_is_that_of_the_pyro_sites(name: str, batch: tuple[int, ...]) 
     problem = make_problem(11, batch=batch)
     model = make_model(name, problem.power)
     for _ in range(3):
-        model.update(problem.statistics())
+        model.em_step(problem.statistics())
     trace = poutine.trace(poutine.condition(model.sites, data=model.site_values())).get_trace()
     torch.testing.assert_close(trace.log_prob_sum(), model.log_prior().sum())
     torch.testing.assert_close(trace.nodes["_RETURN"]["value"], model.variance())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "ard" not in name])
+def test_proper_priors_expect_noise_as_loud_as_the_mixture(name: str) -> None:
+    """The mean power is that of the mixture; of chains, the middle of the level (derivations, eq. 12.35)."""
+    problem = make_problem(2, spread=0.5)
+    model, drawn = make_model(name, problem.power), []
+    pyro.set_rng_seed(0)
+    for _ in range(1500):
+        trace = poutine.trace(lambda: model.sites(proper=True)).get_trace()
+        level = trace.nodes.get("level")
+        drawn.append(trace.nodes["_RETURN"]["value"].mean() if level is None else level["value"])
+    values = torch.stack(drawn)
+    if "chain" in name:
+        away = values - model.loudness.log()
+        assert abs(float(away.mean())) < 0.3
+        assert float(away.std()) == pytest.approx(SPREAD, rel=0.1)
+    else:
+        assert float(values.mean()) == pytest.approx(float(problem.power.mean()), rel=0.1)
 
 
 @every_model

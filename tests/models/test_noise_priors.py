@@ -17,8 +17,9 @@ from torch import Tensor
 from pyro_minvae.inference.mcem.statistics import Statistics
 from pyro_minvae.inference.ops.minimisers import minimiser, slopes
 from pyro_minvae.models.noise.ard import ArdNmf
-from pyro_minvae.models.noise.base import Nmf, stationary
 from pyro_minvae.models.noise.gamma_chain import ChainNmf
+from pyro_minvae.models.noise.nmf import Nmf
+from pyro_minvae.models.noise.stationary import stationary
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -80,7 +81,7 @@ def test_a_weak_chain_is_plain_nmf_and_a_strong_one_constant() -> None:
     plain = Nmf(power, rank=2, generator=seeded())
     for model in (*models, plain):
         for _ in range(300):
-            model.update(of_noise(power))
+            model.em_step(of_noise(power))
     torch.testing.assert_close(models[0].variance(), plain.variance(), rtol=1e-5, atol=0)
     moves = [float(model.H.log().diff().abs().mean()) for model in models]
     assert moves[0] > 2 * moves[1] > 0.01
@@ -93,7 +94,7 @@ def test_a_chain_does_not_follow_a_click() -> None:
 
     def of_click(model: Nmf) -> float:
         for _ in range(50):
-            model.update(of_noise(power))
+            model.em_step(of_noise(power))
         return float(model.variance()[30].mean())
 
     assert of_click(Nmf(power, rank=2, generator=seeded())) > 50
@@ -127,7 +128,7 @@ def test_ard_finds_the_rank(true: int, smooth: float) -> None:
     power = noise_of_rank(true)
     model = ArdNmf(power, rank=10, smooth=smooth, generator=seeded())
     for _ in range(1500):
-        model.update(of_noise(power))
+        model.em_step(of_noise(power))
     # lambda_k comes down to its least value where a component dies (derivations, eq. 12.22).
     least = model.rate / (model.W.shape[0] + model.A.shape[-1] + model.shape + 1)
     assert int((model.relevance / least - 1 > 1e-3).sum()) == true
@@ -137,7 +138,7 @@ def test_ard_relevance_is_the_maximum() -> None:
     """lambda_k maximises the prior at the present factors (derivations, eq. 12.20)."""
     model = ArdNmf(make_problem(0).power, rank=3, shape=4.0, generator=seeded())
     for _ in range(5):
-        model.update(make_problem(0).statistics())
+        model.em_step(make_problem(0).statistics())
     best, found = model.log_prior(), model.relevance
     for factor in (0.9, 1.1):
         model.relevance = found * factor
@@ -158,7 +159,7 @@ def test_stationary_noise_has_one_spectrum() -> None:
     power = make_problem(3, batch=(2,), frames=30).power
     model = stationary(power, generator=seeded())
     for _ in range(100):
-        model.update(of_noise(power))
+        model.em_step(of_noise(power))
     expected = power.mean(-2, keepdim=True).expand_as(power)
     torch.testing.assert_close(model.variance(), expected, rtol=1e-6, atol=0)
 
@@ -168,14 +169,14 @@ def test_a_slow_level_is_shared_by_all_bins() -> None:
     power = envelope[:, None] * torch.tensor([0.5, 0.1, 2.0], dtype=torch.float64)
     model = stationary(power, slow=20.0, generator=seeded())
     for _ in range(200):
-        model.update(of_noise(power))
+        model.em_step(of_noise(power))
     variance = model.variance()
     torch.testing.assert_close(variance / variance[:1], (variance / variance[:1])[:, :1].expand_as(variance))
     assert float((variance / power).log().abs().max()) < 0.1
     clicks = power.clone()
     clicks[20] *= 100
     for _ in range(200):
-        model.update(of_noise(clicks))
+        model.em_step(of_noise(clicks))
     assert float((model.variance() / power)[20].max()) < 20
 
 

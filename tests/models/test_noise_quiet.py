@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_minvae.models.noise.base import Nmf
 from pyro_minvae.models.noise.low_energy import low_energy_frames, low_energy_spectra
+from pyro_minvae.models.noise.nmf import Nmf
 
 
 def speech_and_noise() -> tuple[Tensor, Tensor, Tensor]:

@@ -32,7 +32,7 @@ from pyro_minvae.inference.mcmc.draws import Randomness
 from pyro_minvae.inference.mcmc.registry import make_kernel
 from pyro_minvae.inference.ops.workspace import Workspace
 from pyro_minvae.models.gain import GainPrior
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.models.noisy import Source, log_likelihood
 
 

@@ -16,7 +16,7 @@ from pyro_minvae.inference.mcem.statistics import MixtureStatistics
 from pyro_minvae.inference.mcem.wiener import mean_of, second_moment
 from pyro_minvae.inference.ops.workspace import Workspace
 from pyro_minvae.models.gain import GainPrior, marginal_gain, mean_field_gain
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 
 
 def harmonic_mean(kept: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def maximise_marginal(
     workspace: Workspace,
 ) -> Tensor:
     """Update the noise, then the gains [J, ..., N] one source after another (as they are without a prior)."""
-    noise.update(MixtureStatistics(power, kept, gain, valid=valid, workspace=workspace))
+    noise.em_step(MixtureStatistics(power, kept, gain, valid=valid, workspace=workspace))
     if prior is None:
         return gain
     gain, variance, draws = gain.clone(), noise.variance(), kept.shape[1]
@@ -60,7 +60,7 @@ def maximise_mean_field(
     expected = workspace("expected", before)
     ratio = None if prior is None else torch.empty_like(gain)
     ops.noise_moment(harmonic, gain, before, power, out=expected, ratio=ratio, workspace=workspace)
-    noise.update(MixtureStatistics(expected, valid=valid, workspace=workspace))
+    noise.em_step(MixtureStatistics(expected, valid=valid, workspace=workspace))
     if prior is None or ratio is None:
         return gain
     # g = mean_f E|s|^2 mean_r[1 / sigma], the exact maximiser (derivations, eq. 6.31).

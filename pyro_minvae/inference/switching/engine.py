@@ -66,12 +66,12 @@ class Mode(NamedTuple):
 
 
 class Background(Protocol):
-    """What is not the speaker's: `models.noise.base.Noise` without its Pyro sites."""
+    """What is not the speaker's: `models.noise.base.NoiseModel` without its Pyro sites."""
 
     def variance(self) -> Tensor:
         """[..., N, F]."""
 
-    def update(self, statistics: Statistics) -> None:
+    def em_step(self, statistics: Statistics) -> None:
         """One step on what is fitted of it."""
 
     def log_prior(self) -> Tensor:
@@ -237,7 +237,7 @@ class SwitchingEngine:
                 p += weights[..., k, None] * (inverse**2).mean(0)
             return self.power * p, q
 
-        self.noise.update(Statistics(means))
+        self.noise.em_step(Statistics(means))
 
     def fit_gains(self) -> None:
         """The gains of each mode, which r_nk does not move."""

@@ -20,7 +20,7 @@ from pyro_minvae.config.switching import SwitchConfig
 from pyro_minvae.inference.mcem.statistics import Statistics
 from pyro_minvae.inference.mcmc.draws import Randomness
 from pyro_minvae.inference.switching.engine import Mode, SwitchingEngine, SwitchState, checked_modes
-from pyro_minvae.models.noise.base import Nmf
+from pyro_minvae.models.noise.nmf import Nmf
 
 
 class ConditionedOn:
@@ -34,9 +34,9 @@ class ConditionedOn:
         own = self.noise.variance()
         return own if self.others is None else own + self.others
 
-    def update(self, statistics: Statistics) -> None:
+    def em_step(self, statistics: Statistics) -> None:
         others = self.others
-        self.noise.update(statistics if others is None else Statistics(lambda own: statistics(own + others)))
+        self.noise.em_step(statistics if others is None else Statistics(lambda own: statistics(own + others)))
 
     def log_prior(self) -> Tensor:
         return self.noise.log_prior()

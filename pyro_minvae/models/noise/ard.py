@@ -7,8 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_minvae.inference.ops.minimisers import root_ratio
-from pyro_minvae.models.noise.base import TINY, Nmf
+from pyro_minvae.inference.ops.minimisers import TINY, root_ratio
+from pyro_minvae.models.noise.nmf import Nmf
 
 
 class ArdNmf(Nmf):
@@ -64,7 +64,8 @@ class ArdNmf(Nmf):
 
         def factor(name: str, size: int) -> Tensor:
             mean = scale[..., None].expand(*scale.shape, size)
-            return pyro.sample(name, dist.Exponential(1 / mean).to_event(mean.dim()))
+            # Plates around the program stand in front.
+            return pyro.sample(name, dist.Exponential(1 / mean).to_event(self.W.dim()))
 
         W, A = factor("W", bins), factor(self._activations, self.A.shape[-1])
         return (W.mT @ self._spread(A)).mT + TINY

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from pyro_minvae.models.noise.base import TINY, Nmf, raised_cosine_basis
+from pyro_minvae.inference.ops.minimisers import TINY
+from pyro_minvae.models.noise.nmf import Nmf, raised_cosine_basis
 
 if TYPE_CHECKING:
     from pyro_minvae.inference.mcem.statistics import Statistics
@@ -36,7 +37,7 @@ class Floor(Nmf):
         self.A = (10 ** (level / 10) * self.W.sum(-2, keepdim=True)).clamp_min(TINY)
         self.W = self.W / self.W.sum(-2, keepdim=True)
 
-    def update(self, statistics: Statistics) -> None:
+    def em_step(self, statistics: Statistics) -> None:
         """Nothing: the floor is fixed."""
 
     def log_prior(self) -> Tensor:

@@ -13,7 +13,9 @@ from torch.distributions import constraints
 from torch.nn.functional import pad
 
 from pyro_minvae.inference import ops
-from pyro_minvae.models.noise.base import TINY, Nmf, flat
+from pyro_minvae.inference.ops.minimisers import TINY
+from pyro_minvae.models.noise.base import flat
+from pyro_minvae.models.noise.nmf import Nmf
 
 # Standard deviation of the log level where it has to be proper: a factor of 20 either way.
 SPREAD = 3.0
@@ -67,7 +69,8 @@ class ChainNmf(Nmf):
     def sites(self, *, proper: bool = False) -> Tensor:
         """Sites "W" [..., K, F], Dirichlet(1), "level" [..., K], log a_1, and "steps" [..., K, M - 1], log e.
 
-        e ~ Gamma(s, s); the level is flat, or normal around that of noise as loud as the mixture.
+        e ~ Gamma(s, s); the level is flat, or normal around that of noise as loud as the mixture (derivations, eqs.
+        12.34, 12.35).
         """
         W = self._spectra_site()
         shape = self.A.shape[:-1]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_minvae.models.noise.base import TINY, all_finite
+from pyro_minvae.inference.ops.minimisers import TINY
+from pyro_minvae.models.noise.base import all_finite
 
 # Share of the mean spectrum of the whole recording in each column, so that no bin starts (and stays) dead.
 FLOOR = 0.01
