@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
-import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
