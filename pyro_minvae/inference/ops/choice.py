@@ -21,7 +21,7 @@ from pyro_minvae.inference.ops.arrays import UnfitError
 VARIABLE = "PYRO_MINVAE_PASSES"
 CHOICES = ("auto", "numba", "torch")
 # Frames x bins x moves of a loop for which the compiled passes are loaded. They save some 2.5 ns each, a third of what
-# it takes to load them; a process that does one such loop mostly does several. Ten seconds of sound by the preset "fast".
+# it takes to load them; a process that does one such loop mostly does several. Ten seconds of sound by "fast".
 WORTHWHILE = 40e6
 # What an M-step goes over is as much as so many moves.
 M_STEP = 5
