@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyro_minvae.config.schema import Inference
 from pyro_minvae.config.switching import SwitchConfig
+from pyro_minvae.inference import ops
 from pyro_minvae.inference.mcem.statistics import Statistics
 from pyro_minvae.inference.mcem.wiener import second_moment
 from pyro_minvae.inference.mcmc.draws import Randomness
@@ -131,6 +132,8 @@ class SwitchingEngine:
         self.log_initial = torch.full_like(self.log_transition[..., 0, :], 1 / count).log()
         self.posterior = power.new_full((*power.shape[:-1], count), 1 / count)
         self.chain: ChainPosterior | None = None
+        numbers = power.shape[-2:].numel() * count * switch.draws
+        ops.expect(numbers, moves=switch.steps, iterations=config.iterations)
 
     def iterate(self, iteration: int) -> SwitchState:
         """r(z | m), then noise, gains and transitions at the last r(m), then r(m)."""
