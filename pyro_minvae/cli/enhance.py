@@ -133,8 +133,9 @@ def _tell(job: EnhancementJob, done: Done, quiet: bool) -> None:
         return
     result = done.result
     trust = "-" if result.responsibility is None else f"{result.responsibility:.2f}"
+    lips = f" ({result.lips_evidence})" if result.lips_evidence else ""
     say(
-        f"{job.out}: {result.seconds:.2f} s, {'audio-visual' if result.used_video else 'audio-only'}, "
+        f"{job.out}: {result.seconds:.2f} s, {'audio-visual' if result.used_video else 'audio-only'}{lips}, "
         f"{result.iterations} iterations, acceptance {result.acceptance:.2f}, "
         f"audio responsibility {trust}, real-time factor {result.real_time_factor:.2f}"
     )

@@ -134,7 +134,8 @@ class Inference(Section):
     The estimate is the mean of the Wiener filters of the last `average` iterations. `start` is where the chains
     begin: the guide's own proposal ("guide": the lips for MIN-VAE), "audio", the audio encoder on the mixture, or
     "prior", the prior's mean (the lips for visual priors).
-    `lips` = "auto" leaves out lips that move unlike any in training: guidance from a face that the networks cannot
+    `lips` = "auto" leaves out lips that move unlike any in training, and of one speaker those of blocks in which their
+    own lag explains the sound no better than other lags do: guidance from a face that the networks cannot
     read is worse than none.
     `mix` is the share of the estimate in what is given out, the rest being the recording: 1 the estimate alone, 0 the
     recording; "auto" keeps the more of the recording the cleaner it is (`pipelines.remix`). With `attenuation_db` the

@@ -111,6 +111,7 @@ class Enhancer:
             used_video=guided.lips is not None,
             without_video=guided.reason,
             switches=self._switches(found),
+            lips_evidence=guided.evidence,
         )
 
     def _switches(self, found: Finished) -> Switches | None:

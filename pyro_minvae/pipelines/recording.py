@@ -56,7 +56,7 @@ class Enhanced(NamedTuple):
     `times` [N] (s) are the probability that a frame follows the audio component (None for models without alpha),
     `responsibility` their mean; `acceptance` is the share of accepted proposals in the last EM iteration, of all blocks
     and recordings that went side by side; `used_video` tells whether the lips guided the inference, `without_video` why
-    not.
+    not, `lips_evidence` the figures by which they were accepted.
     `real_time_factor` is processing over playing time (of all recordings, where several are enhanced at once);
     processing is all from waveform and mouth crops to the result, but not finding the face in a video. `switches` are
     the same probabilities, of the modes of a system that switches between several or of lips and sound.
@@ -75,6 +75,7 @@ class Enhanced(NamedTuple):
     used_video: bool
     without_video: str
     switches: Switches | None = None
+    lips_evidence: str = ""
 
     @property
     def noise(self) -> np.ndarray:
@@ -127,6 +128,8 @@ class OpenRecording:
         self.mono = reference(self.channels)
         self.peak = float(self.mono.abs().max())
         self.visuals: list[Visual | None] = [None] * len(self.guided)
+        # Where blocks begin whose lips are left out.
+        self.refused: set[int] = set()
         self.speech = self.channels.new_zeros(len(self.guided), *self.channels.shape)
         self.frames = frame_count(self.samples, stft)
         self.bins = band(self._power(range(self.samples)), stft) if self.peak > 0 else stft.bins
@@ -159,8 +162,8 @@ class OpenRecording:
         return tuple(self._lips_in(span, visual) is not None for visual in self.visuals)
 
     def _lips_in(self, span: range, visual: Visual | None) -> Visual | None:
-        """The lips in a block; None if no frame has any, which is then like one of a recording without video."""
-        if visual is None:
+        """The lips in a block; None if there are none to use, which is then like one of a recording without video."""
+        if visual is None or span.start in self.refused:
             return None
         first = span.start // self.stft.hop
         part = slice(first, first + frame_count(len(span), self.stft))

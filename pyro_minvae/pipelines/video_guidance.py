@@ -19,10 +19,11 @@ from pyro_minvae.types import MouthCrops, Visual
 
 
 class Guided(NamedTuple):
-    """What guides a speaker: `lips`, or None and the `reason`."""
+    """What guides a speaker: `lips` and the `evidence` for them, or None and the `reason`."""
 
     lips: MouthCrops | None
     reason: str
+    evidence: str = ""
 
 
 class Speaker:
@@ -50,7 +51,10 @@ class Speaker:
             return Guided(None, self._blind() if video is not None else "no video")
         lips = self.lips(video)
         reason = self.unusable(lips)
-        return Guided(None if reason else lips, reason)
+        if reason or lips is None or self.trained.lips is None:
+            return Guided(None, reason)
+        novelty, limit = self.trained.lips.novelty(lips), float(self.trained.lips.limit)
+        return Guided(lips, "", f"novelty {novelty:.2f}, limit {limit:.2f}")
 
     def unusable(self, lips: MouthCrops | None) -> str:
         """Why a recording is enhanced from the sound alone; empty if the lips can guide it."""
