@@ -217,7 +217,7 @@ def test_video_without_sound_is_refused(enhance: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [1.0, 3.0, 4.0])
 def test_video_may_be_longer_or_shorter_than_the_sound(seconds: float, enhance: Run, tmp_path: Path) -> None:
     sound = write_sound(tmp_path / "in.wav", speechlike(RATE, seconds))
-    result = enhance(sound, "--video", EXAMPLE)
+    result = enhance(sound, "--video", EXAMPLE, "--set", "inference.lips=always")
     assert result.exit_code == 0, result.stderr
     assert "audio-visual" in result.stdout
     assert soundfile.info(tmp_path / "out.wav").frames == round(RATE * seconds)

@@ -92,7 +92,9 @@ def told(path: Path) -> dict[str, str]:
 
 def test_page_holds_pictures_and_numbers(run_cli: Cli, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.html"
-    result = run_cli("enhance", EXAMPLE, "--model", model, "--out", tmp_path / "out.wav", "--report", out)
+    settings = "--set", "inference.lips=always"
+    arguments = "--model", model, "--out", tmp_path / "out.wav", "--report", out, *settings
+    result = run_cli("enhance", EXAMPLE, *arguments)
     assert result.exit_code == 0, result.stderr
     text = out.read_text(encoding="utf-8")
     shown = Page(text)
@@ -189,7 +191,10 @@ def test_an_older_report_is_replaced(run_cli: Cli, model: Path, sound: Path, tmp
 def test_several_inputs_get_a_folder_of_pages(run_cli: Cli, model: Path, sound: Path, tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     result = run_cli(
-        "enhance", sound, EXAMPLE, "--model", model, "--out", tmp_path / "out", "--report", folder
+        "enhance",
+        sound,
+        EXAMPLE,
+        *("--model", model, "--out", tmp_path / "out", "--report", folder, "--set", "inference.lips=always"),
     )
     assert result.exit_code == 0, result.stderr
     assert {path.name for path in folder.iterdir()} == {"in.html", "noisy.html"}

@@ -38,15 +38,19 @@ def test_shifts_move_features_and_gaps_together() -> None:
     assert late.features[:, 0].tolist() == [3, 4, 0, 1, 2]
     assert late.valid.tolist() == [True, True, True, True, False]
     back = shifted(late, -2)
-    assert torch.equal(back.features, visual.features) and torch.equal(back.valid, visual.valid)
+    assert torch.equal(back.features, visual.features)
+    assert torch.equal(back.valid, visual.valid)
 
 
 def test_the_verdict_tells_the_figures() -> None:
     lips = MouthCrops(np.zeros((1, 2, 2), np.uint8), np.zeros(1), np.ones(1, bool))
     guided = Guided(lips, "", "novelty 0.08, limit 0.17")
     both = verdict(guided, [Contrast(3.0), Contrast(0.5)], used=True)
-    assert both.lips is lips and both.evidence == (
+    assert both.lips is lips
+    assert both.evidence == (
         "novelty 0.08, limit 0.17; right lag against others: t 0.5 to 3.0, limit 1.4, refused in 1 of 2 blocks"
     )
     none = verdict(guided, [Contrast(0.5)], used=False)
-    assert none.lips is None and "t 0.5, limit 1.4" in none.reason and "inference.lips=always" in none.reason
+    assert none.lips is None
+    assert "t 0.5, limit 1.4" in none.reason
+    assert "inference.lips=always" in none.reason
