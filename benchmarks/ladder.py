@@ -51,7 +51,7 @@ from pyro_minvae.features.stft import power as power_of
 from pyro_minvae.inference.mcem.statistics import MixtureStatistics
 from pyro_minvae.inference.mcem.wiener import masks
 from pyro_minvae.media.audio import mono, read_audio, resample
-from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
+from pyro_minvae.models.gain import GainPrior, marginal_gain
 from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.pipelines.enhancer import Enhancer
 from pyro_minvae.systems.build import noise_model
@@ -211,7 +211,7 @@ def next_gain(gain: Tensor, sigma: Tensor, noise: Tensor, power: Tensor, enhance
     if not inference.gain:
         return gain
     inverse = (gain[:, None] * sigma + noise).reciprocal()
-    up, down = gain_statistics(sigma[None], (power * inverse**2)[None], inverse[None])
+    up, down = (sigma * power * inverse**2).sum(-1), (sigma * inverse).sum(-1)
     return marginal_gain(gain, up, down, GainPrior(*inference.gain_prior))
 
 

@@ -30,7 +30,7 @@ from pyro_minvae.features.stft import power as power_of
 from pyro_minvae.inference.mcem.statistics import MixtureStatistics
 from pyro_minvae.inference.mcem.wiener import masks
 from pyro_minvae.media.audio import resample
-from pyro_minvae.models.gain import GainPrior, gain_statistics, marginal_gain
+from pyro_minvae.models.gain import GainPrior, marginal_gain
 from pyro_minvae.models.noise.nmf import Nmf
 from pyro_minvae.models.noisy import Source
 from pyro_minvae.pipelines.mcem_solver import Block, Denoiser
@@ -161,6 +161,6 @@ def next_gains(gain: Tensor, sigma: Tensor, noise: Tensor, power: Tensor, recipe
     gain, prior = gain.clone(), GainPrior(*recipe.inference.gain_prior)
     for j in range(len(gain)):
         inverse = ((gain[..., None] * sigma).sum(0) + noise).reciprocal()
-        statistics = gain_statistics(sigma[j][None], (power * inverse**2)[None], inverse[None])
-        gain[j] = marginal_gain(gain[j], *statistics, prior)
+        up, down = (sigma[j] * power * inverse**2).sum(-1), (sigma[j] * inverse).sum(-1)
+        gain[j] = marginal_gain(gain[j], up, down, prior)
     return gain

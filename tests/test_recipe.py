@@ -47,7 +47,7 @@ INVALID = {
     "mixture-of-products, import, found none",
     "noise={kind='ard', shape=2}": "noise.shape: input should be greater than 2",
     "model.prior={kind='import', target='Prior'}": "[A-Za-z_]\\w*$', found 'Prior'",
-    "crops.face=left": "crops.face: input should be",
+    "crops.face=middle": "crops.face: input should be",
     "seed=-1": "seed: input should be greater than or equal to 0",
     "seed=2147483648": "seed: input should be less than or equal to 2147483647",
     "training.clip_norm=inf": "training.clip_norm: input should be a finite number",

@@ -66,7 +66,7 @@ CODINGS = {
     "aac": Coding("fltp", delay=1024),
     "libopus": Coding("flt", (8000, 12000, 16000, 24000, 48000), 6, "five rates", layouts=QUAD),
     "libopencore_amrnb": Coding(
-        "s16", (8000,), 1, "telephone speech", delay=40, slack=16, near=0.4, level=0.5
+        "s16", (8000,), 1, "telephone speech", delay=40, slack=16, near=0.4, level=0.6
     ),
 }
 

@@ -27,6 +27,7 @@ class LogLikelihood(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, power: Tensor, variance: Tensor) -> Tensor:
+        """The sum over bins: two arrays [..., N, F] to [..., N]."""
         ratio = power / variance
         ctx.save_for_backward(power, variance)
         ctx.ratio = ratio
@@ -34,6 +35,7 @@ class LogLikelihood(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[None, Tensor]:
+        """No gradient of the power, and that of the variance [..., N, F]."""
         power, variance = ctx.saved_tensors
         (weight,) = outer
         if torch.is_grad_enabled():  # somebody wants curvature
