@@ -27,6 +27,9 @@ from pyro_minvae.types import MouthCrops, Switches, Visual
 # Channels whose mean has less than this share of the loudest one's power (-20 dB) cancel each other.
 CANCELLED = 0.01
 
+# Seconds of a recording whose spectra are in memory at once while its band is looked for.
+SPECTRA_S = 60.0
+
 # Seeds of a recording's blocks are this far apart, so that neighbouring seeds of recordings do not share them.
 STRIDE = 7_919
 
@@ -132,7 +135,7 @@ class OpenRecording:
         self.refused: set[int] = set()
         self.speech = self.channels.new_zeros(len(self.guided), *self.channels.shape)
         self.frames = frame_count(self.samples, stft)
-        self.bins = band(self._power(range(self.samples)), stft) if self.peak > 0 else stft.bins
+        self.bins = band(self._mean_power(), stft) if self.peak > 0 else stft.bins
         self.weights: Tensor | None = None
         self.switch: Tensor | None = None
         self.iterations = 0
@@ -156,6 +159,14 @@ class OpenRecording:
     def _power(self, span: range) -> Tensor:
         """|x|^2 [N, F] at max|x| = 1 of the whole recording."""
         return power(analyse(self.mono[span.start : span.stop] / self.peak, self.stft))
+
+    def _mean_power(self) -> Tensor:
+        """The mean of |x|^2 over the recording's frames [1, F], a minute at a time, so that memory does not grow."""
+        length = self.stft.hops(SPECTRA_S) * self.stft.hop
+        parts = [range(n, min(n + length, self.samples)) for n in range(0, self.samples, length)]
+        # A rest of less than a frame would be all edge.
+        whole = [part for part in parts if len(part) >= self.stft.window] or parts
+        return torch.stack([self._power(part).mean(0) for part in whole]).mean(0, keepdim=True)
 
     def sees(self, span: range) -> tuple[bool, ...]:
         """Of which speakers some frame of a block has lips."""

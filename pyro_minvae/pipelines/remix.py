@@ -12,6 +12,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool1d
 
 from pyro_minvae.config.schema import Inference, Stft
 
@@ -40,7 +41,8 @@ def input_snr_db(mono: Tensor, stft: Stft) -> float:
         At least 0; infinity for silence.
     """
     window = min(stft.window, len(mono))
-    frames = mono.double().unfold(0, window, stft.hop).square().mean(-1)
+    # Pooled, since frames that overlap would take four times the recording's memory.
+    frames = avg_pool1d(mono.double().square()[None], window, stft.hop)[0]
     frames = frames[frames > frames.mean() * 10 ** (-MUTED_DB / 10)]
     if not len(frames):
         return math.inf
